@@ -1,0 +1,76 @@
+//! containerd's side of Cryo: what a shim is asked by containerd, put to the core.
+//!
+//! A library only so that what reads foreign bytes can be fuzzed; the program is
+//! [`run`].
+
+mod args;
+pub mod bootstrap;
+mod bundle_files;
+pub mod convert;
+mod delete;
+mod error;
+mod info;
+mod log;
+mod publish;
+mod serve;
+mod start;
+mod stats;
+mod status;
+mod task;
+
+use std::process::ExitCode;
+
+use args::Action;
+pub use args::Args;
+use cryo::restore::held;
+use error::Error;
+
+/// Set by CRIU for the scripts it runs; ours is this binary.
+const CRIU_ACTION: &str = "CRTOOLS_SCRIPT_ACTION";
+const CRIU_IMAGE: &str = "CRTOOLS_IMAGE_DIR";
+
+/// What the program does with its arguments and its environment.
+pub fn run() -> ExitCode {
+    let mut words = std::env::args();
+    let name = words.next().unwrap_or_default();
+    let words: Vec<String> = words.collect();
+    let result = match (std::env::var(CRIU_ACTION), words.first().map(String::as_str)) {
+        (Ok(action), _) => run_by_criu(&action),
+        (_, Some(cryo::anchor::ARGUMENT)) => match cryo::anchor::hold(&words[1..]) {
+            Err(error) => Err(Error::other(error)),
+        },
+        _ => Args::parse(words).map_err(Error::usage).and_then(|args| dispatch(&name, &args)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_by_criu(action: &str) -> Result<(), Error> {
+    if let Some(socket) = std::env::var_os(held::SOCKET_VARIABLE) {
+        return held::stand_still(action, socket.as_ref()).map_err(Error::io("hold the restore"));
+    }
+    let folder = std::env::var_os(CRIU_IMAGE).unwrap_or_default();
+    cryo::checkpoint::seal_from_criu(action, folder.as_ref()).map_err(Error::io("seal the checkpoint"))
+}
+
+fn dispatch(name: &str, args: &Args) -> Result<(), Error> {
+    match args.action {
+        Action::Serve => serve::run(args),
+        Action::Start => start::run(args),
+        Action::Delete => delete::run(args),
+        Action::Info => info::run(),
+        Action::Version => {
+            info::print_version(name.rsplit('/').next().unwrap_or(name));
+            Ok(())
+        }
+        Action::Help => {
+            print!("{}", args::USAGE);
+            Ok(())
+        }
+    }
+}

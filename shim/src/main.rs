@@ -1,0 +1,5 @@
+//! The program that containerd starts.
+
+fn main() -> std::process::ExitCode {
+    cryo_shim::run()
+}

@@ -1,0 +1,117 @@
+//! The core's errors as gRPC codes: clients act on these, people read the words.
+
+use std::io::ErrorKind;
+
+use cryo::checkpoint;
+use cryo::checkpoint::image;
+use cryo::container::Error;
+use cryo::restore;
+use cryo::runtime::{self, Cause};
+use cryo::stdio;
+use cryo_protos::ttrpc::error::get_rpc_status;
+use cryo_protos::ttrpc::{self, Code};
+
+/// The answer for a container nobody made; clients know these words.
+pub(crate) fn no_container() -> ttrpc::Error {
+    get_rpc_status(Code::NOT_FOUND, "container not created")
+}
+
+pub(crate) fn invalid(error: impl ToString) -> ttrpc::Error {
+    get_rpc_status(Code::INVALID_ARGUMENT, error)
+}
+
+pub(crate) fn internal(error: impl ToString) -> ttrpc::Error {
+    get_rpc_status(Code::INTERNAL, error)
+}
+
+pub(crate) fn of(error: Error) -> ttrpc::Error {
+    get_rpc_status(code(&error), error)
+}
+
+fn code(error: &Error) -> Code {
+    match error {
+        Error::Refused(_) | Error::Failed(_) => Code::FAILED_PRECONDITION,
+        Error::ExecNotStarted(_) | Error::ExecState { .. } => Code::FAILED_PRECONDITION,
+        Error::Finished | Error::NoExec(_) | Error::Gone => Code::NOT_FOUND,
+        Error::ExecExists(_) => Code::ALREADY_EXISTS,
+        Error::Invalid(_) => Code::INVALID_ARGUMENT,
+        Error::Signal { source, .. } if source.kind() == ErrorKind::InvalidInput => Code::INVALID_ARGUMENT,
+        Error::Stdio(error) => of_stdio(error),
+        Error::Runtime(error) => of_runtime(error),
+        Error::Checkpoint(error) => of_checkpoint(error),
+        Error::Restore(error) => of_restore(error),
+        Error::Bundle(_) | Error::Write { .. } | Error::Mount(_) => Code::INTERNAL,
+        Error::Cgroup(_) | Error::Signal { .. } => Code::INTERNAL,
+    }
+}
+
+fn of_stdio(error: &stdio::Error) -> Code {
+    match error {
+        stdio::Error::Scheme(_) => Code::INVALID_ARGUMENT,
+        stdio::Error::Open { source, .. } if source.kind() == ErrorKind::NotFound => Code::NOT_FOUND,
+        stdio::Error::Open { .. } | stdio::Error::Logger { .. } => Code::INTERNAL,
+        stdio::Error::NotReady { .. } | stdio::Error::Console(_) | stdio::Error::Pipe(_) => Code::INTERNAL,
+    }
+}
+
+/// What the runtime refuses has no code of its own; the stock shim says Unknown too.
+fn of_runtime(error: &runtime::Error) -> Code {
+    match error {
+        runtime::Error::Failed { cause: Cause::AlreadyExists, .. } => Code::ALREADY_EXISTS,
+        runtime::Error::Failed { .. } => Code::UNKNOWN,
+        runtime::Error::TimedOut { .. } => Code::DEADLINE_EXCEEDED,
+        runtime::Error::Aborted { .. } => Code::ABORTED,
+        runtime::Error::Spawn { .. } | runtime::Error::PidFile { .. } | runtime::Error::Files { .. } => {
+            Code::INTERNAL
+        }
+    }
+}
+
+fn of_image(error: &image::Error) -> Code {
+    match error {
+        image::Error::Path(_) | image::Error::Hostile { .. } => Code::INVALID_ARGUMENT,
+        image::Error::Folder { source, .. } if source.kind() == ErrorKind::NotFound => Code::NOT_FOUND,
+        image::Error::Folder { source, .. } => of_io(source.kind()),
+        image::Error::Foreign { .. } | image::Error::Unsealed(_) => Code::FAILED_PRECONDITION,
+        image::Error::Damaged { .. } => Code::DATA_LOSS,
+    }
+}
+
+fn of_io(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Code::RESOURCE_EXHAUSTED,
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Code::FAILED_PRECONDITION,
+        _ => Code::INTERNAL,
+    }
+}
+
+fn of_checkpoint(error: &checkpoint::Error) -> Code {
+    match error {
+        checkpoint::Error::Image(error) => of_image(error),
+        checkpoint::Error::NoCgroup | checkpoint::Error::Freeze(_) | checkpoint::Error::NoCriu => {
+            Code::FAILED_PRECONDITION
+        }
+        checkpoint::Error::Runtime(error) => of_runtime(error),
+        checkpoint::Error::Criu(_) => Code::FAILED_PRECONDITION,
+        checkpoint::Error::Write { source, .. } => of_io(source.kind()),
+    }
+}
+
+fn of_restore(error: &restore::Error) -> Code {
+    match error {
+        restore::Error::Image(error) => of_image(error),
+        restore::Error::OtherRuntime { .. }
+        | restore::Error::OtherArchitecture { .. }
+        | restore::Error::OtherNetwork { .. } => Code::FAILED_PRECONDITION,
+        restore::Error::Policy(_) => Code::INVALID_ARGUMENT,
+        restore::Error::Hold(_)
+        | restore::Error::Anchor(_)
+        | restore::Error::View(_)
+        | restore::Error::Bundle(_) => Code::INTERNAL,
+        restore::Error::Stdio(error) => of_stdio(error),
+        restore::Error::Runtime(error) => of_runtime(error),
+        restore::Error::Criu(_) => Code::FAILED_PRECONDITION,
+        restore::Error::Write(error) | restore::Error::NoCriu(error) => of_checkpoint(error),
+        restore::Error::Cgroup(_) => Code::FAILED_PRECONDITION,
+    }
+}

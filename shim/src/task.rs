@@ -1,0 +1,349 @@
+//! The Task service: each method reads its message, makes one call to the core and
+//! writes the answer. Versions 2 and 3 of the service have the same messages.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use cryo::checkpoint;
+use cryo::container::{Container, Create, Ended, Node, Status};
+use cryo::policy;
+use cryo::stdio::Paths;
+use cryo_protos::api::{
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest,
+    PidsRequest, PidsResponse, ProcessInfo, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest,
+    StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest,
+    WaitResponse,
+};
+use cryo_protos::ttrpc::r#async::TtrpcContext;
+use cryo_protos::ttrpc::error::get_rpc_status;
+use cryo_protos::ttrpc::{Code, Result};
+use cryo_protos::{Task, api, pack, runc};
+use tokio::sync::Notify;
+
+use crate::bundle_files;
+use crate::convert;
+use crate::publish::timestamp;
+use crate::stats;
+use crate::status;
+
+#[derive(Clone)]
+pub(crate) struct Service(Arc<Shared>);
+
+struct Shared {
+    namespace: String,
+    node: Node,
+    containers: Mutex<HashMap<String, Slot>>,
+    shutdown: Notify,
+}
+
+enum Slot {
+    /// Being made: the name is taken, there is nothing to ask yet.
+    Reserved,
+    Taken(Container),
+}
+
+impl Service {
+    pub(crate) fn new(namespace: &str, node: Node) -> Service {
+        Service(Arc::new(Shared {
+            namespace: namespace.to_owned(),
+            node,
+            containers: Mutex::default(),
+            shutdown: Notify::new(),
+        }))
+    }
+
+    /// Resolves when containerd has asked the shim to end.
+    pub(crate) async fn ended(&self) {
+        self.0.shutdown.notified().await;
+    }
+
+    pub(crate) fn log_containers(&self) {
+        for (id, slot) in self.slots().iter() {
+            match slot {
+                Slot::Reserved => tracing::info!(id, "container is being made"),
+                Slot::Taken(container) => {
+                    let now = container.snapshot();
+                    tracing::info!(id, status = ?now.status, pid = now.pid, execs = now.execs.len(), "container");
+                }
+            }
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+        self.0.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn container(&self, id: &str) -> Result<Container> {
+        match self.slots().get(id) {
+            Some(Slot::Taken(container)) => Ok(container.clone()),
+            _ => Err(status::no_container()),
+        }
+    }
+
+    fn reserve(&self, id: &str) -> Result<Reservation> {
+        let mut slots = self.slots();
+        if slots.contains_key(id) {
+            return Err(get_rpc_status(Code::ALREADY_EXISTS, format!("container {id} already exists")));
+        }
+        slots.insert(id.to_owned(), Slot::Reserved);
+        Ok(Reservation { service: self.clone(), id: id.to_owned() })
+    }
+}
+
+/// Gives the name back unless the container was made.
+struct Reservation {
+    service: Service,
+    id: String,
+}
+
+impl Reservation {
+    fn take(self, container: Container) {
+        self.service.slots().insert(self.id.clone(), Slot::Taken(container));
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut slots = self.service.slots();
+        if matches!(slots.get(&self.id), Some(Slot::Reserved)) {
+            slots.remove(&self.id);
+        }
+    }
+}
+
+#[async_trait]
+impl Task for Service {
+    async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
+        let reservation = self.reserve(&request.id)?;
+        let options = request.options.into_option().unwrap_or_default();
+        let options = convert::create_options(&options).map_err(status::invalid)?;
+        let bundle = std::path::PathBuf::from(&request.bundle);
+        bundle_files::write(&bundle, &options).map_err(status::internal)?;
+        // Older containerds don't hand the path on under every name of ours.
+        let checkpoint =
+            convert::path(&request.checkpoint).or_else(|| convert::path(&options.criu_image_path));
+        let create = Create {
+            namespace: self.0.namespace.clone(),
+            id: request.id,
+            bundle,
+            rootfs: convert::mounts(request.rootfs),
+            stdio: paths(request.stdin, request.stdout, request.stderr, request.terminal),
+            checkpoint,
+            options: convert::core_options(&options, &self.0.namespace),
+        };
+        let node = self.0.node.clone();
+        // A task of its own: if containerd gives up waiting, the container is still
+        // known here, and what was begun ends as it should.
+        let made = tokio::spawn(async move {
+            let container = Container::create(create, node).await?;
+            let pid = container.snapshot().pid;
+            reservation.take(container);
+            Ok(pid)
+        });
+        let pid = made.await.map_err(status::internal)?.map_err(status::of)?;
+        Ok(CreateTaskResponse { pid, ..Default::default() })
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Result<StartResponse> {
+        let container = self.container(&request.id)?;
+        let started = match exec(request.exec_id) {
+            None => container.start().await,
+            Some(exec) => container.start_exec(exec).await,
+        };
+        let pid = started.map_err(status::of)?;
+        Ok(StartResponse { pid, ..Default::default() })
+    }
+
+    async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Result<DeleteResponse> {
+        let container = self.container(&request.id)?;
+        let ended = match exec(request.exec_id) {
+            Some(exec) => container.delete_exec(exec).await.map_err(status::of)?,
+            None => {
+                let ended = container.delete().await.map_err(status::of)?;
+                self.slots().remove(&request.id);
+                ended
+            }
+        };
+        let Ended { pid, exit } = ended;
+        Ok(DeleteResponse {
+            pid,
+            exit_status: exit.status,
+            exited_at: timestamp(exit.at),
+            ..Default::default()
+        })
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Result<Empty> {
+        let container = self.container(&request.id)?;
+        let stdio = paths(request.stdin, request.stdout, request.stderr, request.terminal);
+        let process = request.spec.into_option().unwrap_or_default().value;
+        container.exec(request.exec_id, process, stdio).await.map_err(status::of)?;
+        Ok(Empty::default())
+    }
+
+    async fn state(&self, _: &TtrpcContext, request: StateRequest) -> Result<StateResponse> {
+        let now = self.container(&request.id)?.snapshot();
+        let (state, pid, exit, stdio) = match now.execs.get(&request.exec_id) {
+            Some(exec) => (exec.status, exec.pid, exec.exit, &exec.stdio),
+            None if request.exec_id.is_empty() => (now.status, now.pid, now.exit, &now.stdio),
+            None => return Err(no_exec(&request.exec_id)),
+        };
+        Ok(StateResponse {
+            // The id of the process that was asked about.
+            id: exec(request.exec_id.clone()).unwrap_or(request.id),
+            exec_id: request.exec_id,
+            bundle: now.bundle.to_string_lossy().into_owned(),
+            pid,
+            status: wire_status(state).into(),
+            stdin: stdio.stdin.clone(),
+            stdout: stdio.stdout.clone(),
+            stderr: stdio.stderr.clone(),
+            terminal: stdio.terminal,
+            exit_status: exit.map(|exit| exit.status).unwrap_or_default(),
+            exited_at: exit.map(|exit| timestamp(exit.at)).unwrap_or_default(),
+            ..Default::default()
+        })
+    }
+
+    async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Result<PidsResponse> {
+        let now = self.container(&request.id)?.snapshot();
+        let mut pids = match &now.cgroup {
+            Some(cgroup) if now.exit.is_none() => cgroup.processes().map_err(status::internal)?,
+            _ => Vec::new(),
+        };
+        if pids.is_empty() {
+            // containerd takes an empty list after its restart for a shim without a
+            // container, and throws away what was only stopped or not yet restored.
+            pids.push(now.pid);
+        }
+        let info = |pid| -> Result<ProcessInfo> {
+            let exec = now.execs.iter().find(|(_, exec)| exec.pid == pid && exec.exit.is_none());
+            let details =
+                exec.map(|(id, _)| runc::ProcessDetails { exec_id: id.clone(), ..Default::default() });
+            let info = details.map(|details| pack(&details)).transpose().map_err(status::internal)?;
+            Ok(ProcessInfo { pid, info: info.into(), ..Default::default() })
+        };
+        let processes = pids.into_iter().map(info).collect::<Result<_>>()?;
+        Ok(PidsResponse { processes, ..Default::default() })
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Result<Empty> {
+        self.container(&request.id)?.pause().await.map_err(status::of)?;
+        Ok(Empty::default())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Result<Empty> {
+        self.container(&request.id)?.resume().await.map_err(status::of)?;
+        Ok(Empty::default())
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, request: CheckpointTaskRequest) -> Result<Empty> {
+        let container = self.container(&request.id)?;
+        let options = convert::checkpoint_options(request.options.as_ref()).map_err(status::invalid)?;
+        let exit = match options.exit {
+            Some(exit) => exit,
+            None => policy::exits_after_checkpoint(container.annotations(), &self.0.namespace)
+                .map_err(status::invalid)?,
+        };
+        let deadline = policy::deadline(container.annotations()).map_err(status::invalid)?;
+        let checkpoint = checkpoint::Request {
+            image: request.path.into(),
+            exit,
+            work: options.work,
+            options: options.criu,
+            deadline,
+        };
+        container.checkpoint(checkpoint).await.map_err(status::of)?;
+        Ok(Empty::default())
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Result<Empty> {
+        let container = self.container(&request.id)?;
+        match exec(request.exec_id) {
+            None => container.kill(request.signal, request.all).await,
+            Some(exec) => container.kill_exec(exec, request.signal).await,
+        }
+        .map_err(status::of)?;
+        Ok(Empty::default())
+    }
+
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> Result<Empty> {
+        let container = self.container(&request.id)?;
+        let size = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+        let (columns, rows) = (size(request.width), size(request.height));
+        container.resize(exec(request.exec_id), columns, rows).await.map_err(status::of)?;
+        Ok(Empty::default())
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> Result<Empty> {
+        let container = self.container(&request.id)?;
+        container.close_stdin(exec(request.exec_id)).await.map_err(status::of)?;
+        Ok(Empty::default())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> Result<Empty> {
+        let container = self.container(&request.id)?;
+        let resources = request.resources.into_option().unwrap_or_default().value;
+        container.update(resources).await.map_err(status::of)?;
+        Ok(Empty::default())
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> Result<WaitResponse> {
+        let container = self.container(&request.id)?;
+        let exit = container.wait(exec(request.exec_id).as_deref()).await.map_err(status::of)?;
+        Ok(WaitResponse { exit_status: exit.status, exited_at: timestamp(exit.at), ..Default::default() })
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Result<StatsResponse> {
+        let now = self.container(&request.id)?.snapshot();
+        let gone = || get_rpc_status(Code::NOT_FOUND, "cgroup does not exist");
+        let cgroup = now.cgroup.as_ref().ok_or_else(gone)?;
+        let stats = cgroup.stats().map_err(|error| match error {
+            cryo::cgroup::Error::Gone { .. } => gone(),
+            other => status::internal(other),
+        })?;
+        let stats = stats::pack_stats(stats).map_err(status::internal)?;
+        Ok(StatsResponse { stats: Some(stats).into(), ..Default::default() })
+    }
+
+    async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Result<ConnectResponse> {
+        let task_pid = self.container(&request.id).map(|container| container.snapshot().pid);
+        Ok(ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid: task_pid.unwrap_or_default(),
+            ..Default::default()
+        })
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Result<Empty> {
+        // Whoever has a container here may still need it, whatever `now` says.
+        if self.slots().is_empty() {
+            self.0.shutdown.notify_one();
+        }
+        Ok(Empty::default())
+    }
+}
+
+fn exec(id: String) -> Option<String> {
+    (!id.is_empty()).then_some(id)
+}
+
+fn no_exec(id: &str) -> cryo_protos::ttrpc::Error {
+    get_rpc_status(Code::NOT_FOUND, format!("process does not exist {id}"))
+}
+
+fn paths(stdin: String, stdout: String, stderr: String, terminal: bool) -> Paths {
+    Paths { stdin, stdout, stderr, terminal }
+}
+
+fn wire_status(status: Status) -> api::Status {
+    match status {
+        Status::Created => api::Status::CREATED,
+        Status::Running => api::Status::RUNNING,
+        Status::Pausing => api::Status::PAUSING,
+        Status::Paused => api::Status::PAUSED,
+        Status::Stopped => api::Status::STOPPED,
+    }
+}

@@ -1,0 +1,249 @@
+//! A container's bundle: the names in it, and the parts of `config.json` that matter
+//! to us.
+//!
+//! The files are those the stock shim leaves, so that its `delete` can clean up after
+//! ours and ours after its.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::net::UnixListener;
+
+use crate::container::Ended;
+use crate::reaper::Exit;
+
+pub const ADDRESS: &str = "address";
+pub const CONFIG: &str = "config.json";
+pub const EXIT_STATUS: &str = "exitstatus.json";
+pub const INIT_PID: &str = "init.pid";
+pub const OPTIONS: &str = "options.json";
+pub const ROOTFS: &str = "rootfs";
+pub const RUNTIME: &str = "runtime";
+pub const SHIM_BINARY_PATH: &str = "shim-binary-path";
+
+/// What we need to know of a container's configuration. Everything else in the file
+/// is the runtime's business, so a key we have never heard of can't stop a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Spec {
+    pub annotations: HashMap<String, String>,
+    pub process: SpecProcess,
+    pub linux: SpecLinux,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SpecProcess {
+    pub terminal: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SpecLinux {
+    pub cgroups_path: String,
+    pub namespaces: Vec<Namespace>,
+    pub devices: Vec<Device>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Device {
+    pub path: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Namespace {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub path: Option<PathBuf>,
+}
+
+/// Whose namespace of one kind a container uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    Host,
+    Private,
+    With(PathBuf),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {}: {source}", path.display())]
+pub struct Error {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Spec {
+    pub fn read(bundle: &Path) -> Result<Spec, Error> {
+        let path = bundle.join(CONFIG);
+        let read = || serde_json::from_slice(&fs::read(&path)?).map_err(io::Error::from);
+        read().map_err(|source| Error { path: path.clone(), source })
+    }
+
+    /// How the namespace of a kind ("network", "pid", …) is shared.
+    pub fn sharing(&self, kind: &str) -> Sharing {
+        let namespace = self.linux.namespaces.iter().find(|namespace| namespace.kind == kind);
+        match namespace.map(|namespace| &namespace.path) {
+            None => Sharing::Host,
+            Some(Some(path)) if !path.as_os_str().is_empty() => Sharing::With(path.clone()),
+            Some(_) => Sharing::Private,
+        }
+    }
+
+    /// Whether the cgroup path is in systemd's form, `slice:prefix:name`. Clients write
+    /// it so even when they forget to pass the option that goes with it.
+    pub fn has_systemd_cgroup(&self) -> bool {
+        let mut parts = self.linux.cgroups_path.split(':');
+        matches!((parts.next(), parts.next(), parts.next(), parts.next()), (Some(slice), Some(_), Some(name), None)
+            if (slice.is_empty() || slice.ends_with(".slice")) && !name.is_empty())
+    }
+}
+
+/// How the first process ended, as kept in the bundle.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct ExitRecord {
+    pub pid: u32,
+    pub exit_status: u32,
+    /// Seconds and nanoseconds since 1970.
+    pub exited_at: (u64, u32),
+}
+
+impl ExitRecord {
+    pub fn new(pid: u32, exit: Exit) -> ExitRecord {
+        let since = exit.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        ExitRecord { pid, exit_status: exit.status, exited_at: (since.as_secs(), since.subsec_nanos()) }
+    }
+
+    pub fn exit(&self) -> Exit {
+        let (seconds, nanoseconds) = self.exited_at;
+        Exit { status: self.exit_status, at: UNIX_EPOCH + Duration::new(seconds, nanoseconds) }
+    }
+}
+
+/// How the container ended as far as the bundle tells: as recorded, or killed with its
+/// shim just now.
+pub fn ended(bundle: &Path) -> Ended {
+    let recorded = fs::read(bundle.join(EXIT_STATUS)).ok();
+    match recorded.and_then(|bytes| serde_json::from_slice::<ExitRecord>(&bytes).ok()) {
+        Some(record) => Ended { pid: record.pid, exit: record.exit() },
+        None => Ended { pid: read_pid(&bundle.join(INIT_PID)).unwrap_or_default(), exit: Exit::killed() },
+    }
+}
+
+/// A socket in a bundle, whose path may well be longer than a socket's name can be.
+/// Goes when dropped.
+#[derive(Debug)]
+pub struct Socket {
+    pub listener: UnixListener,
+    folder: fs::File,
+    path: PathBuf,
+    name: String,
+}
+
+impl Socket {
+    pub fn listen(bundle: &Path, name: &str) -> io::Result<Socket> {
+        let (path, folder) = (bundle.join(name), fs::File::open(bundle)?);
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))?;
+        Ok(Socket { listener, folder, path, name: name.to_owned() })
+    }
+
+    /// For programs that work in the bundle.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// For programs that work anywhere, as long as this one lives.
+    pub fn place(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}/{}", std::process::id(), self.folder.as_raw_fd(), self.name).into()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Changes `config.json`, leaving every key we don't know as it is.
+pub fn edit_config(bundle: &Path, edit: impl FnOnce(&mut Value)) -> Result<(), Error> {
+    let path = bundle.join(CONFIG);
+    let rewrite = || {
+        let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        edit(&mut config);
+        write_atomically(&path, &serde_json::to_vec(&config)?)
+    };
+    rewrite().map_err(|source| Error { path: path.clone(), source })
+}
+
+/// Writes a file for root's eyes; readers see the old one or the new one, whole.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let mut file =
+        fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    io::Write::write_all(&mut file, bytes)?;
+    fs::rename(&temporary, path)
+}
+
+pub fn read_pid(path: &Path) -> io::Result<u32> {
+    let text = fs::read_to_string(path)?;
+    text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} is no pid")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: &str) -> Spec {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn namespaces_are_shared_with_the_host_unless_listed() {
+        let spec = spec(
+            r#"{"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/var/run/netns/x"},{"type":"ipc","path":""}]}}"#,
+        );
+        assert_eq!(spec.sharing("pid"), Sharing::Private);
+        assert_eq!(spec.sharing("ipc"), Sharing::Private);
+        assert_eq!(spec.sharing("network"), Sharing::With("/var/run/netns/x".into()));
+        assert_eq!(spec.sharing("uts"), Sharing::Host);
+    }
+
+    #[test]
+    fn a_systemd_cgroup_path_is_known_by_its_form() {
+        let with =
+            |path: &str| spec(&format!(r#"{{"linux":{{"cgroupsPath":"{path}"}}}}"#)).has_systemd_cgroup();
+        assert!(with("system.slice:docker:abc"));
+        assert!(with(":cri-containerd:abc"));
+        assert!(!with("/default/abc"));
+        assert!(!with("/a:b:c"));
+        assert!(!with(""));
+    }
+
+    #[test]
+    fn an_edit_keeps_what_we_do_not_know() {
+        let bundle = tempfile::tempdir().unwrap();
+        let path = bundle.path().join(CONFIG);
+        fs::write(&path, r#"{"future":[1],"process":{"terminal":false}}"#).unwrap();
+        edit_config(bundle.path(), |config| config["process"]["terminal"] = true.into()).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(r#""future":[1]"#) && text.contains(r#""terminal":true"#), "{text}");
+    }
+
+    #[test]
+    fn a_config_that_is_broken_or_missing_is_named() {
+        let bundle = tempfile::tempdir().unwrap();
+        assert!(Spec::read(bundle.path()).unwrap_err().to_string().contains("config.json"));
+        fs::write(bundle.path().join(CONFIG), "{").unwrap();
+        assert!(Spec::read(bundle.path()).is_err());
+    }
+}

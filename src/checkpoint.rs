@@ -1,0 +1,275 @@
+//! Taking a checkpoint: a list of phases with one undo.
+//!
+//! A container is stopped only after its image is sealed: CRIU calls our binary when
+//! it has written everything and before it kills anything, and that call seals the
+//! image (see [`seal_from_criu`]). If anything fails before, CRIU lets the container
+//! run on, we thaw it, and nothing of the attempt is left but its log.
+
+pub mod image;
+pub mod manifest;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::bundle::Sharing;
+use crate::cgroup::{self, Cgroup};
+use crate::container::Subject;
+use crate::criu::config::Config;
+use crate::criu::log::{self, Failure};
+use crate::criu::{self, NETWORK_KEY, devices};
+use crate::reaper::Process;
+use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
+use image::Staging;
+use manifest::Manifest;
+
+/// Until every process stands still. A process that can't be frozen within this time
+/// is stopped or traced and won't be frozen later either.
+const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
+const THAW_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a dump may take if the client doesn't say; big memory on a slow disk.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
+/// From the end of a dump to the end of the processes it killed.
+const DEATH_PATIENCE: Duration = Duration::from_secs(10);
+const DUMP_LOG: &str = "dump.log";
+
+/// What the client asks for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub image: PathBuf,
+    /// Stop the container once its image is safe.
+    pub exit: bool,
+    /// Where the client wants CRIU's log and statistics.
+    pub work: Option<PathBuf>,
+    pub options: criu::Options,
+    pub deadline: Option<Duration>,
+}
+
+/// The container that is to be checkpointed, as it is at this moment.
+pub struct Container<'a> {
+    pub subject: &'a Subject,
+    pub process: Process,
+    pub cgroup: Cgroup,
+    pub paused: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    #[error("cannot checkpoint the container: its cgroup is unknown, so it can't be frozen")]
+    NoCgroup,
+    #[error("cannot checkpoint the container: {0}")]
+    Freeze(cgroup::Error),
+    #[error("cannot checkpoint the container: criu isn't in this shim's PATH: install CRIU 3.16 or newer")]
+    NoCriu,
+    #[error("cannot checkpoint the container: {0}")]
+    Runtime(runtime::Error),
+    #[error("cannot checkpoint the container: {0}")]
+    Criu(Failure),
+    #[error("cannot keep the checkpoint's files in {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// Takes a checkpoint. On success the container is gone, or goes on as before; on
+/// failure it goes on as before.
+pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -> Result<(), Error> {
+    let subject = container.subject;
+    find_criu()?;
+    let version = subject.runtime.version().await.map_err(Error::Runtime)?;
+    let options = in_force(&request.options, container);
+    let staging = Staging::begin(&request.image)?;
+    let work = work_folder(subject, "checkpoint")?;
+    let attempt = Attempt { container, request, version, options, work, begun: Instant::now(), abort };
+    let dumped = attempt.dump(staging.folder()).await;
+    let finished = match dumped {
+        Ok(()) => attempt.finish(staging.folder()).await,
+        Err(error) => Err(error),
+    };
+    match finished {
+        Ok(()) => Ok(staging.publish()?),
+        // What a stopped container left is never thrown away.
+        Err(error) if request.exit && container.process.exit().is_some() => Err(error),
+        Err(error) => {
+            staging.discard();
+            Err(error)
+        }
+    }
+}
+
+struct Attempt<'a> {
+    container: &'a Container<'a>,
+    request: &'a Request,
+    version: Version,
+    options: criu::Options,
+    /// For CRIU's configuration, log and statistics; kept for a while.
+    work: PathBuf,
+    begun: Instant,
+    abort: &'a Abort,
+}
+
+impl Attempt<'_> {
+    /// Up to the point of no return, which is CRIU's own.
+    async fn dump(&self, folder: &Path) -> Result<(), Error> {
+        let Container { subject, paused, .. } = self.container;
+        let work = &self.work;
+        let config =
+            self.config().write(work).map_err(|source| Error::Write { path: work.clone(), source })?;
+        self.describe(folder)?;
+        if !paused {
+            // CRIU freezes too, but polls for it in steps of a tenth of a second.
+            self.freeze().await?;
+        }
+        let call = CriuCall {
+            flavour: self.version.flavour,
+            image: folder,
+            work,
+            options: &self.options,
+            config: Some(&config),
+            hold: None,
+            deadline: self.request.deadline.unwrap_or(DEFAULT_DEADLINE),
+            abort: self.abort,
+        };
+        let dumped = subject.runtime.checkpoint(&call, !self.request.exit).await;
+        if !paused || (dumped.is_ok() && self.request.exit) {
+            self.thaw().await;
+        }
+        self.hand_on_logs();
+        dumped.map_err(|error| {
+            Failure::of(&error, &work.join(DUMP_LOG)).map_or(Error::Runtime(error), Error::Criu)
+        })
+    }
+
+    /// The image is complete; the container runs again, or dies as it was meant to.
+    async fn finish(&self, folder: &Path) -> Result<(), Error> {
+        if self.request.exit {
+            self.await_death().await;
+        }
+        let criu = fs::read_to_string(self.work.join(DUMP_LOG)).ok().and_then(|log| log::version(&log));
+        let took = millis(self.begun.elapsed());
+        let sealed = image::seal(folder, |manifest| {
+            manifest.criu = criu;
+            manifest.took = took;
+        });
+        match sealed {
+            Err(error) if image::is_sealed(folder) => {
+                tracing::warn!(%error, "the checkpoint is complete, only its figures are missing");
+                Ok(())
+            }
+            sealed => sealed.map_err(|source| Error::Write { path: folder.to_owned(), source }),
+        }
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::new();
+        if self.request.exit {
+            // Called back before the kill; see `seal_from_criu`.
+            config = config.set("action-script", criu::our_script());
+        }
+        if !self.options.tcp_established {
+            // The lock keeps peers of open connections quiet. Without any there is
+            // nothing to lock, and nothing to be left locked if CRIU is killed.
+            config = config.set("network-lock", "skip");
+        }
+        if self.version.flavour == Flavour::Runc {
+            return config;
+        }
+        let spec = &self.container.subject.spec;
+        let own_users = spec.sharing("user") == Sharing::Private;
+        config = devices::of_users_own(config, spec);
+        if spec.sharing("network") == Sharing::Private && !own_users {
+            // runc leaves the network out by itself; crun would dump all of it.
+            if let Ok(namespace) = fs::metadata(format!("/proc/{}/ns/net", self.container.process.pid())) {
+                let inode = std::os::unix::fs::MetadataExt::ino(&namespace);
+                config = config.set("external", format!("net[{inode}]:{NETWORK_KEY}"));
+            }
+        }
+        config
+    }
+
+    fn describe(&self, folder: &Path) -> Result<(), Error> {
+        Manifest::describe(self.container, &self.version, &self.options, !self.request.exit)
+            .and_then(|manifest| manifest.write(folder))
+            .map_err(|source| Error::Write { path: folder.to_owned(), source })
+    }
+
+    async fn freeze(&self) -> Result<(), Error> {
+        match self.container.cgroup.freeze(Instant::now() + FREEZE_PATIENCE).await {
+            Ok(()) => Ok(()),
+            Err(error @ (cgroup::Error::WontFreeze { .. } | cgroup::Error::FrozenAbove { .. })) => {
+                Err(Error::Freeze(error))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "CRIU has to stop the container process by process");
+                Ok(())
+            }
+        }
+    }
+
+    async fn thaw(&self) {
+        match self.container.cgroup.thaw(Instant::now() + THAW_PATIENCE).await {
+            // The runtime has removed the container it stopped.
+            Ok(()) | Err(cgroup::Error::Gone { .. }) => {}
+            Err(error) => tracing::error!(%error, "the container stays frozen"),
+        }
+    }
+
+    /// Clients look for CRIU's log and statistics where they asked for them.
+    fn hand_on_logs(&self) {
+        let Some(wanted) = &self.request.work else { return };
+        for name in [DUMP_LOG, "stats-dump"] {
+            let copied =
+                fs::create_dir_all(wanted).and_then(|()| fs::copy(self.work.join(name), wanted.join(name)));
+            if let Err(error) = copied
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, name, folder = %wanted.display(), "can't be copied for the client");
+            }
+        }
+    }
+
+    async fn await_death(&self) {
+        let process = &self.container.process;
+        if tokio::time::timeout(DEATH_PATIENCE, process.exited()).await.is_err() {
+            tracing::warn!(pid = process.pid(), "still there after its checkpoint and killed");
+            let _ = process.signal(9);
+            process.exited().await;
+        }
+    }
+}
+
+/// Run by CRIU, through the `action-script` setting, at several points of a dump. Once
+/// everything is written and nothing killed yet, it seals the image; CRIU lets the
+/// container run on if that fails.
+pub fn seal_from_criu(action: &str, folder: &Path) -> io::Result<()> {
+    if action == "post-dump" { image::seal(folder, |_| {}) } else { Ok(()) }
+}
+
+pub(crate) fn work_folder(subject: &Subject, operation: &str) -> Result<PathBuf, Error> {
+    let Subject { journal, namespace, id, bundle, .. } = subject;
+    journal
+        .folder(namespace, id, operation, bundle)
+        .map_err(|source| Error::Write { path: bundle.clone(), source })
+}
+
+/// What the client asks for, and what is always good for a container.
+fn in_force(asked: &criu::Options, container: &Container<'_>) -> criu::Options {
+    criu::Options {
+        file_locks: true,
+        shell_job: asked.shell_job && container.subject.spec.process.terminal,
+        ..asked.clone()
+    }
+}
+
+pub(crate) fn find_criu() -> Result<(), Error> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join("criu").is_file());
+    if found { Ok(()) } else { Err(Error::NoCriu) }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

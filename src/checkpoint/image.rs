@@ -1,0 +1,393 @@
+//! The folder that holds a checkpoint.
+//!
+//! Flat, because some clients can't carry folders. It is sealed, or it is rubbish that
+//! the next operation removes; one without our manifest was made by somebody else and
+//! is judged by CRIU's inventory. A new image never touches an older one in the same
+//! place before it is complete.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, open};
+
+use super::manifest::{self, Manifest, Network};
+use crate::criu::images;
+use crate::runtime::Flavour;
+
+/// Where a dump goes while the place it is meant for holds an older image.
+const STAGING_PREFIX: &str = ".cryo-";
+/// Written by runc and crun beside CRIU's files.
+const DESCRIPTORS_FILE: &str = "descriptors.json";
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("checkpoint path {} must be absolute and without '..'", .0.display())]
+    Path(PathBuf),
+    #[error("cannot use checkpoint folder {}: {source}", path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("{} isn't a checkpoint: {problem}", path.display())]
+    Foreign { path: PathBuf, problem: String },
+    #[error("the checkpoint in {} was never completed: take it again", .0.display())]
+    Unsealed(PathBuf),
+    #[error("the checkpoint in {} is damaged: {problem}", path.display())]
+    Damaged { path: PathBuf, problem: String },
+    #[error("the checkpoint in {} holds '{name}', which is no plain file of ours: refused", path.display())]
+    Hostile { path: PathBuf, name: String },
+}
+
+/// An image that is being made.
+#[derive(Debug)]
+pub struct Staging {
+    target: PathBuf,
+    folder: PathBuf,
+    created: bool,
+}
+
+/// An image that can be restored. Holds its folder open: what was checked is what is
+/// used, wherever the path leads later.
+#[derive(Debug)]
+pub struct Image {
+    pub path: PathBuf,
+    pub folder: OwnedFd,
+    /// Missing if somebody else took the checkpoint.
+    pub manifest: Option<Manifest>,
+}
+
+impl Staging {
+    /// Makes room for a new image at a path of the client's.
+    pub fn begin(target: &Path) -> Result<Staging, Error> {
+        check_path(target)?;
+        let failed = |source| Error::Folder { path: target.to_owned(), source };
+        let created = !target.exists();
+        if created {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(failed)?;
+        }
+        let staging = |folder| Staging { target: target.to_owned(), folder, created };
+        remove_rubbish(target).map_err(failed)?;
+        // Memory of the container is in it: nobody else looks at it even half made.
+        let private = fs::metadata(target).map_err(failed)?.mode() & 0o077 == 0;
+        if private && fs::read_dir(target).map_err(failed)?.next().is_none() {
+            return Ok(staging(target.to_owned()));
+        }
+        let folder = target.join(format!("{STAGING_PREFIX}{}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed)?;
+        Ok(staging(folder))
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Puts the sealed image where the client wants it, in place of an older one.
+    pub fn publish(self) -> Result<(), Error> {
+        if self.folder == self.target {
+            return Ok(());
+        }
+        publish(&self.folder, &self.target)
+            .map_err(|source| Error::Folder { path: self.target.clone(), source })
+    }
+
+    /// Leaves the place as it was.
+    pub fn discard(self) {
+        let discard = || {
+            if self.folder != self.target {
+                return fs::remove_dir_all(&self.folder);
+            }
+            for name in names(&self.folder)? {
+                fs::remove_file(self.folder.join(name))?;
+            }
+            if self.created { fs::remove_dir(&self.folder) } else { Ok(()) }
+        };
+        if let Err(error) = discard() {
+            tracing::warn!(%error, folder = %self.folder.display(), "an incomplete checkpoint stays behind");
+        }
+    }
+}
+
+/// Completes an image: lists its files and seals the list.
+pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<()> {
+    let mut manifest = Manifest::read(folder)?;
+    forget_network(folder, &manifest)?;
+    manifest.files.clear();
+    for name in names(folder)? {
+        if !name.starts_with(manifest::FILE_NAME) {
+            let path = folder.join(&name);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+            manifest.files.insert(name, fs::symlink_metadata(path)?.len());
+        }
+    }
+    manifest.sealed = true;
+    update(&mut manifest);
+    manifest.write(folder)
+}
+
+pub fn is_sealed(folder: &Path) -> bool {
+    Manifest::read(folder).is_ok_and(|manifest| manifest.sealed)
+}
+
+/// What a network namespace holds is the client's to set up again. runc leaves it out of
+/// the image, but says of a container that was restored that its namespace came from
+/// outside; without the remark it is an image like any other of runc's, which the stock
+/// shim can restore too. crun leaves it out if it comes from outside, which it can't for
+/// a container with users of its own.
+fn forget_network(folder: &Path, manifest: &Manifest) -> io::Result<()> {
+    let kept = manifest.runtime.name == Flavour::Crun.name() && !manifest.own_users;
+    if manifest.network != Network::Private || kept {
+        return Ok(());
+    }
+    for name in names(folder)?.iter().filter(|name| images::describes_network(name)) {
+        fs::remove_file(folder.join(name))?;
+    }
+    Ok(())
+}
+
+impl Image {
+    /// Opens an image without following links, and checks that it is one.
+    pub fn open(path: &Path) -> Result<Image, Error> {
+        check_path(path)?;
+        let failed = |source| Error::Folder { path: path.to_owned(), source };
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+        let folder = open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        let image = Image { path: path.to_owned(), folder, manifest: None };
+        image.check_entries()?;
+        let manifest = image.check_manifest()?;
+        let foreign =
+            |problem: io::Error| Error::Foreign { path: path.to_owned(), problem: problem.to_string() };
+        images::check_inventory(&image.place()).map_err(foreign)?;
+        Ok(Image { manifest, ..image })
+    }
+
+    /// A path to the folder that was opened.
+    pub fn place(&self) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        format!("/proc/{}/fd/{}", std::process::id(), self.folder.as_raw_fd()).into()
+    }
+
+    fn check_entries(&self) -> Result<(), Error> {
+        let failed = |source| Error::Folder { path: self.path.clone(), source };
+        let owner = rustix::process::geteuid().as_raw();
+        for entry in fs::read_dir(self.place()).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let metadata = entry.metadata().map_err(failed)?;
+            if metadata.is_dir()
+                && entry.file_name().as_encoded_bytes().starts_with(STAGING_PREFIX.as_bytes())
+            {
+                // Left by an operation that died; the next checkpoint removes it.
+                continue;
+            }
+            if !metadata.is_file() || metadata.uid() != owner {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                return Err(Error::Hostile { path: self.path.clone(), name });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_manifest(&self) -> Result<Option<Manifest>, Error> {
+        let damaged = |problem| Error::Damaged { path: self.path.clone(), problem };
+        let manifest = match Manifest::read(&self.place()) {
+            Ok(manifest) => manifest,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(damaged(format!("{}: {error}", manifest::FILE_NAME))),
+        };
+        if !manifest.sealed {
+            return Err(Error::Unsealed(self.path.clone()));
+        }
+        for (name, size) in &manifest.files {
+            match fs::symlink_metadata(self.place().join(name)) {
+                Ok(metadata) if metadata.len() == *size => {}
+                Ok(metadata) => {
+                    return Err(damaged(format!("{name} has {} of {size} bytes", metadata.len())));
+                }
+                Err(_) => return Err(damaged(format!("{name} is missing"))),
+            }
+        }
+        Ok(Some(manifest))
+    }
+}
+
+/// Moves a sealed image to its place. Until its manifest arrives, last of all, there is
+/// no image in that place.
+fn publish(folder: &Path, target: &Path) -> io::Result<()> {
+    remove_image(target)?;
+    for name in names(folder)?.iter().filter(|name| *name != manifest::FILE_NAME) {
+        fs::rename(folder.join(name), target.join(name))?;
+    }
+    fs::rename(folder.join(manifest::FILE_NAME), target.join(manifest::FILE_NAME))?;
+    fs::remove_dir(folder)
+}
+
+fn check_path(path: &Path) -> Result<(), Error> {
+    let plain = path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
+    if plain { Ok(()) } else { Err(Error::Path(path.to_owned())) }
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// What an operation that died left: an image without its seal, or a staging folder.
+fn remove_rubbish(target: &Path) -> io::Result<()> {
+    for name in names(target)? {
+        let folder = target.join(&name);
+        if name.starts_with(STAGING_PREFIX) && is_sealed(&folder) {
+            // It was complete; only its arrival is missing.
+            publish(&folder, target)?;
+        } else if name.starts_with(STAGING_PREFIX) {
+            fs::remove_dir_all(folder)?;
+        }
+    }
+    match Manifest::read(target) {
+        Ok(manifest) if !manifest.sealed => remove_image(target),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the files of an image and nothing else.
+fn remove_image(folder: &Path) -> io::Result<()> {
+    let ours = |name: &str| name.ends_with(".img") || name == DESCRIPTORS_FILE;
+    let manifest = folder.join(manifest::FILE_NAME);
+    if manifest.exists() {
+        fs::remove_file(manifest)?;
+    }
+    for name in names(folder)?.iter().filter(|name| ours(name)) {
+        fs::remove_file(folder.join(name))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const INVENTORY: [u8; 8] = [0x16, 0x31, 0x31, 0x58, 0, 0, 0, 0];
+
+    fn foreign_image() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(folder.path().join(images::INVENTORY_FILE), INVENTORY).unwrap();
+        folder
+    }
+
+    fn unsealed_manifest() -> Manifest {
+        serde_json::from_value(serde_json::json!({
+            "format": manifest::FORMAT, "sealed": false, "container": "c", "namespace": "n",
+            "taken_at": 0, "left_running": false, "runtime": {"name": "runc", "version": ""},
+            "criu": null, "kernel": "", "architecture": "", "options": {}, "terminal": false,
+            "stdio": {"stdin": "", "stdout": "", "stderr": "", "pipes": []}, "network": "private", "own_users": false,
+            "cgroup": "", "mounts": [], "spec_digest": "", "files": {}, "took": 0,
+        }))
+        .unwrap()
+    }
+
+    fn sealed_image() -> tempfile::TempDir {
+        let folder = foreign_image();
+        fs::write(folder.path().join("pages-1.img"), [1; 100]).unwrap();
+        unsealed_manifest().write(folder.path()).unwrap();
+        seal(folder.path(), |_| {}).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_sealed_image_opens_and_a_truncated_one_is_named() {
+        let folder = sealed_image();
+        assert!(Image::open(folder.path()).unwrap().manifest.is_some());
+        fs::write(folder.path().join("pages-1.img"), [1; 99]).unwrap();
+        let error = Image::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("pages-1.img has 99 of 100 bytes"), "{error}");
+    }
+
+    #[test]
+    fn an_image_of_somebody_else_is_judged_by_its_inventory() {
+        let folder = foreign_image();
+        assert!(Image::open(folder.path()).unwrap().manifest.is_none());
+        fs::write(folder.path().join(images::INVENTORY_FILE), "text").unwrap();
+        assert!(matches!(Image::open(folder.path()), Err(Error::Foreign { .. })));
+    }
+
+    #[test]
+    fn an_image_without_its_seal_is_refused() {
+        let folder = foreign_image();
+        unsealed_manifest().write(folder.path()).unwrap();
+        assert!(matches!(Image::open(folder.path()), Err(Error::Unsealed(_))));
+    }
+
+    #[test]
+    fn links_and_folders_are_refused() {
+        let folder = sealed_image();
+        symlink("/etc/passwd", folder.path().join("core-1.img")).unwrap();
+        assert!(matches!(Image::open(folder.path()), Err(Error::Hostile { .. })));
+        let folder = sealed_image();
+        fs::create_dir(folder.path().join("parent")).unwrap();
+        assert!(matches!(Image::open(folder.path()), Err(Error::Hostile { .. })));
+        let link = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(".cryo-77")).unwrap();
+        symlink(sealed_image().path(), link.path().join("image")).unwrap();
+        assert!(matches!(Image::open(&link.path().join("image")), Err(Error::Folder { .. })));
+    }
+
+    #[test]
+    fn paths_that_lead_elsewhere_are_refused() {
+        for path in ["relative/image", "/var/../etc"] {
+            assert!(matches!(Image::open(Path::new(path)), Err(Error::Path(_))), "{path}");
+            assert!(matches!(Staging::begin(Path::new(path)), Err(Error::Path(_))), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_older_image_stays_until_the_new_one_is_complete() {
+        let folder = sealed_image();
+        fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+        let staging = Staging::begin(folder.path()).unwrap();
+        fs::write(staging.folder().join("core-1.img"), "new").unwrap();
+        assert!(folder.path().join("pages-1.img").exists());
+        unsealed_manifest().write(staging.folder()).unwrap();
+        seal(staging.folder(), |_| {}).unwrap();
+        staging.publish().unwrap();
+        let mut left = names(folder.path()).unwrap();
+        left.sort();
+        assert_eq!(left, ["core-1.img", "cryo.json", "notes.txt"]);
+    }
+
+    #[test]
+    fn what_was_discarded_leaves_no_trace() {
+        let folder = sealed_image();
+        let before = names(folder.path()).unwrap().len();
+        let staging = Staging::begin(folder.path()).unwrap();
+        fs::write(staging.folder().join("core-1.img"), "half").unwrap();
+        staging.discard();
+        assert_eq!(names(folder.path()).unwrap().len(), before);
+        let new = folder.path().join("new");
+        let staging = Staging::begin(&new).unwrap();
+        fs::write(staging.folder().join("core-1.img"), "half").unwrap();
+        staging.discard();
+        assert!(!new.exists());
+    }
+
+    #[test]
+    fn a_complete_image_that_never_arrived_arrives_with_the_next_operation() {
+        let folder = sealed_image();
+        let staging = Staging::begin(folder.path()).unwrap();
+        fs::write(staging.folder().join("core-1.img"), "new").unwrap();
+        unsealed_manifest().write(staging.folder()).unwrap();
+        seal(staging.folder(), |_| {}).unwrap();
+        drop(staging);
+        Staging::begin(folder.path()).unwrap().discard();
+        assert!(folder.path().join("core-1.img").exists());
+        assert!(!folder.path().join("pages-1.img").exists());
+    }
+
+    #[test]
+    fn rubbish_is_removed_by_the_next_one() {
+        let folder = foreign_image();
+        unsealed_manifest().write(folder.path()).unwrap();
+        fs::create_dir(folder.path().join(".cryo-77")).unwrap();
+        let staging = Staging::begin(folder.path()).unwrap();
+        assert_eq!(staging.folder(), folder.path());
+        assert_eq!(names(folder.path()).unwrap().len(), 0);
+    }
+}

@@ -1,0 +1,245 @@
+//! `cryo.json`: what CRIU's own files don't tell about a checkpoint.
+//!
+//! It lies beside them, so that every other tool can go on reading those. Written
+//! before the dump without its seal, so that a full or read-only disk is found out
+//! while the container still runs; sealed when everything else is complete.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::Container;
+use crate::bundle::{CONFIG, Sharing};
+use crate::criu;
+use crate::runtime::{Flavour, Version};
+
+pub const FILE_NAME: &str = "cryo.json";
+/// Readers refuse a higher number than theirs; new optional keys need no new one.
+pub const FORMAT: u32 = 1;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: u32,
+    pub sealed: bool,
+    pub container: String,
+    pub namespace: String,
+    /// Milliseconds since 1970.
+    pub taken_at: u64,
+    pub left_running: bool,
+    pub runtime: Runtime,
+    /// Known once the dump has begun.
+    pub criu: Option<String>,
+    pub kernel: String,
+    pub architecture: String,
+    pub options: criu::Options,
+    pub terminal: bool,
+    pub stdio: Stdio,
+    pub network: Network,
+    /// It has a user namespace of its own.
+    pub own_users: bool,
+    pub cgroup: String,
+    pub mounts: Vec<Mount>,
+    /// SHA-256 of the configuration it ran with.
+    pub spec_digest: String,
+    /// Every file of the image but this one, with its size.
+    pub files: BTreeMap<String, u64>,
+    /// Milliseconds from the request to the finished image.
+    pub took: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Runtime {
+    pub name: String,
+    pub version: String,
+}
+
+/// What the first process's streams were, and what the kernel called them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stdio {
+    pub stdin: String,
+    pub stdout: String,
+    pub stderr: String,
+    pub pipes: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    Host,
+    Private,
+    /// Another container's, or one named by a path.
+    Shared,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mount {
+    pub destination: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub source: String,
+}
+
+impl Manifest {
+    pub(super) fn describe(
+        container: &Container<'_>,
+        version: &Version,
+        options: &criu::Options,
+        left_running: bool,
+    ) -> io::Result<Manifest> {
+        let subject = container.subject;
+        let config = fs::read(subject.bundle.join(CONFIG))?;
+        #[derive(Deserialize)]
+        struct Config {
+            #[serde(default)]
+            mounts: Vec<Mount>,
+        }
+        let Config { mounts } = serde_json::from_slice(&config)?;
+        let system = rustix::system::uname();
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(Manifest {
+            format: FORMAT,
+            sealed: false,
+            container: subject.id.clone(),
+            namespace: subject.namespace.clone(),
+            taken_at: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            left_running,
+            runtime: Runtime { name: version.flavour.name().to_owned(), version: version.text.clone() },
+            criu: None,
+            kernel: system.release().to_string_lossy().into_owned(),
+            architecture: system.machine().to_string_lossy().into_owned(),
+            options: options.clone(),
+            terminal: subject.spec.process.terminal,
+            stdio: Stdio {
+                stdin: kind(&subject.paths.stdin),
+                stdout: kind(&subject.paths.stdout),
+                stderr: kind(&subject.paths.stderr),
+                pipes: pipes(container.process.pid()),
+            },
+            network: Network::from(&subject.spec.sharing("network")),
+            own_users: subject.spec.sharing("user") == Sharing::Private,
+            cgroup: container.cgroup.to_string(),
+            mounts,
+            spec_digest: digest(&config),
+            files: BTreeMap::new(),
+            took: 0,
+        })
+    }
+
+    pub fn read(folder: &Path) -> io::Result<Manifest> {
+        let bytes = fs::read(folder.join(FILE_NAME))?;
+        let probe: Probe = serde_json::from_slice(&bytes)?;
+        if probe.format != FORMAT {
+            let problem = format!("it has format {}, this version of Cryo reads {FORMAT}", probe.format);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
+        let path = folder.join(FILE_NAME);
+        let mut new: PathBuf = path.clone();
+        new.as_mut_os_string().push(".new");
+        let mut file = options().open(&new)?;
+        let written = serde_json::to_writer_pretty(&mut file, self)
+            .map_err(io::Error::from)
+            .and_then(|()| file.flush())
+            .and_then(|()| file.sync_data())
+            .and_then(|()| fs::rename(&new, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written?;
+        File::open(folder)?.sync_all()
+    }
+}
+
+/// All that a reader of any format can rely on.
+#[derive(Deserialize)]
+struct Probe {
+    format: u32,
+}
+
+impl From<&Sharing> for Network {
+    fn from(sharing: &Sharing) -> Network {
+        match sharing {
+            Sharing::Host => Network::Host,
+            Sharing::Private => Network::Private,
+            Sharing::With(_) => Network::Shared,
+        }
+    }
+}
+
+impl Flavour {
+    pub fn name(self) -> &'static str {
+        match self {
+            Flavour::Runc => "runc",
+            Flavour::Crun => "crun",
+        }
+    }
+}
+
+fn options() -> fs::OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options
+}
+
+/// `fifo`, `file`, `binary` or `null`.
+fn kind(path: &str) -> String {
+    match path.split_once("://") {
+        Some((scheme, _)) => scheme.to_owned(),
+        None if path.is_empty() => "null".to_owned(),
+        None => "fifo".to_owned(),
+    }
+}
+
+fn pipes(pid: u32) -> Vec<String> {
+    let target = |fd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap_or_default();
+    (0..3).map(|fd| target(fd).to_string_lossy().into_owned()).collect()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    use std::fmt::Write;
+    let mut text = String::from("sha256:");
+    for byte in sha2::Sha256::digest(bytes) {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_of_the_future_is_refused_by_its_format() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE_NAME), r#"{"format":2,"new":true}"#).unwrap();
+        let error = Manifest::read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("format 2"), "{error}");
+    }
+
+    #[test]
+    fn a_broken_manifest_is_an_error_and_no_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        for text in ["", "{", "[]", r#"{"format":1}"#, "\u{0}"] {
+            fs::write(folder.path().join(FILE_NAME), text).unwrap();
+            assert!(Manifest::read(folder.path()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn streams_are_called_by_their_kind() {
+        assert_eq!(kind(""), "null");
+        assert_eq!(kind("/run/x"), "fifo");
+        assert_eq!(kind("binary:///bin/log"), "binary");
+    }
+}

@@ -1,0 +1,202 @@
+//! What a request sets in motion once it is admitted.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::exec::{self, Stage};
+use super::super::lifecycle::{self, Remains};
+use super::*;
+use crate::container::exec::signal_process;
+use crate::runtime::Cause;
+
+/// How long a thaw may take: the kernel needs no time for it worth mentioning.
+const THAW_PATIENCE: Duration = Duration::from_secs(2);
+const SIGKILL: u32 = 9;
+
+impl Driver {
+    pub(super) fn start(&mut self, reply: Reply<u32>) {
+        self.phase = Phase::Starting;
+        let subject = self.subject.clone();
+        match self.awaited.take() {
+            None => self.spawn(async move {
+                let result = subject.runtime.start().await.map_err(Error::from);
+                Done::Started { reply, result }
+            }),
+            Some(prepared) => {
+                self.abort = prepared.abort.clone();
+                self.spawn(async move {
+                    let result = prepared.run().await.map_err(Error::from);
+                    Done::Restored { reply, result }
+                });
+            }
+        }
+    }
+
+    pub(super) fn add_exec(&mut self, id: String, process: &[u8], stdio: Paths) -> Result<(), Error> {
+        if self.execs.contains_key(&id) {
+            return Err(Error::ExecExists(id));
+        }
+        if !is_plain_name(&id) {
+            return Err(Error::Invalid(format!("{id:?} can't be the id of a process")));
+        }
+        self.execs.insert(id.clone(), Exec::new(process, stdio)?);
+        self.tell(Event::ExecAdded { exec: id });
+        Ok(())
+    }
+
+    pub(super) fn start_exec(&mut self, id: String, reply: Reply<u32>) {
+        let exec = match self.execs.get_mut(&id) {
+            None => return self.answer(reply, Err(Error::NoExec(id))),
+            Some(exec) => exec,
+        };
+        if !matches!(exec.stage, Stage::Added) {
+            let error = Error::ExecState { ask: "start", exec: id, is: "was started before" };
+            return self.answer(reply, Err(error));
+        }
+        exec.stage = Stage::Starting;
+        let (subject, plan) = (self.subject.clone(), exec.plan.clone());
+        let process = std::mem::take(&mut exec.process);
+        self.spawn(async move {
+            let result = exec::start(&subject, &id, &plan, &process).await;
+            Done::ExecStarted { id, reply, result }
+        });
+    }
+
+    pub(super) fn change(&mut self, change: Change, reply: Reply<()>) {
+        let from = std::mem::replace(&mut self.phase, Phase::Changing);
+        self.resting = match (&change, from) {
+            (Change::Pause, _) => Status::Pausing,
+            (_, Phase::Created) => Status::Created,
+            (_, Phase::Paused) => Status::Paused,
+            _ => Status::Running,
+        };
+        let runtime = self.subject.runtime.clone();
+        self.spawn(async move {
+            let result = match &change {
+                Change::Pause => runtime.pause().await,
+                Change::Resume => runtime.resume().await,
+                Change::Update(resources) => runtime.update(resources.clone()).await,
+            };
+            Done::Changed { change, from, reply, result: result.map_err(Error::from) }
+        });
+    }
+
+    pub(super) fn checkpoint(&mut self, request: checkpoint::Request, reply: Reply<()>) {
+        let (Some(process), Some(cgroup)) = (self.process.clone(), self.cgroup.clone()) else {
+            let error = checkpoint::Error::NoCgroup;
+            return self.answer(reply, Err(error.into()));
+        };
+        let from = std::mem::replace(&mut self.phase, Phase::Checkpointing);
+        let paused = from == Phase::Paused;
+        self.resting = if paused { Status::Paused } else { Status::Running };
+        self.abort = Abort::default();
+        let (subject, abort) = (self.subject.clone(), self.abort.clone());
+        self.spawn(async move {
+            let container = checkpoint::Container { subject: &subject, process, cgroup, paused };
+            let result = checkpoint::take(&container, &request, &abort).await;
+            Done::Checkpointed { request, from, reply, result }
+        });
+    }
+
+    pub(super) fn kill(&mut self, signal: u32, all: bool, reply: Reply<()>) {
+        if self.anchored {
+            // A restore that is under way is called off when the anchor is gone.
+            let result =
+                self.process.as_ref().map_or(Err(Error::Finished), |anchor| kill_anchor(anchor, signal));
+            return self.answer(reply, result);
+        }
+        if self.phase == Phase::Checkpointing && signal == SIGKILL {
+            // No use in finishing what is about to be killed.
+            self.abort.abort();
+        }
+        let runtime = self.subject.runtime.clone();
+        let frozen = self.cgroup.clone().filter(|_| self.phase == Phase::Paused && signal == SIGKILL);
+        self.spawn(async move {
+            let result = match runtime.kill(signal, all).await {
+                Err(error) if matches!(error.cause(), Cause::NotRunning | Cause::NoContainer) => {
+                    Err(Error::Finished)
+                }
+                result => result.map_err(Error::from),
+            };
+            // With cgroup v1 not even SIGKILL ends what is frozen.
+            if let Some(cgroup) = frozen
+                && let Err(error) = cgroup.thaw(Instant::now() + THAW_PATIENCE).await
+            {
+                tracing::warn!(%error, "a paused container was killed and can't be thawed");
+            }
+            let _ = reply.send(result);
+            Done::Nothing
+        });
+    }
+
+    pub(super) fn delete(&mut self, reply: Reply<Ended>) {
+        self.phase = Phase::Deleting;
+        let remains = Remains {
+            awaited: self.awaited.take(),
+            process: self.process.clone().filter(|_| self.exit.is_none()),
+            streams: self.streams.take(),
+            cgroup: self.cgroup.clone(),
+        };
+        let subject = self.subject.clone();
+        self.spawn(async move {
+            let result = lifecycle::delete(&subject, remains).await;
+            Done::Deleted { reply, result }
+        });
+    }
+
+    pub(super) fn delete_exec(&mut self, id: String, reply: Reply<Ended>) {
+        let exec = match self.execs.get_mut(&id) {
+            None => return self.answer(reply, Err(Error::NoExec(id))),
+            Some(exec) => exec,
+        };
+        let ended = match &exec.stage {
+            Stage::Ended(ended) => *ended,
+            Stage::Added => Ended { pid: 0, exit: Exit::unknown() },
+            Stage::Starting | Stage::Running(_) => {
+                let error = Error::ExecState { ask: "delete", exec: id, is: "still runs" };
+                return self.answer(reply, Err(error));
+            }
+            Stage::Deleting(_) => {
+                let error = Error::ExecState { ask: "delete", exec: id, is: "is being deleted" };
+                return self.answer(reply, Err(error));
+            }
+        };
+        exec.stage = Stage::Deleting(ended);
+        let (subject, streams) = (self.subject.clone(), exec.streams.take());
+        self.spawn(async move {
+            exec::delete(&subject.bundle, &id, streams).await;
+            Done::ExecDeleted { id, ended, reply }
+        });
+    }
+}
+
+/// An anchor has no handlers, and as the first process of a pid namespace it would
+/// ignore everything else: what ends a process by default ends it.
+fn kill_anchor(anchor: &Process, signal: u32) -> Result<(), Error> {
+    /// Those that do nothing by default, or stop and continue.
+    const HARMLESS: [u32; 9] = [0, 17, 18, 19, 20, 21, 22, 23, 28];
+    if HARMLESS.contains(&signal) {
+        return Ok(());
+    }
+    signal_process(anchor, SIGKILL)
+}
+
+/// Exec ids become file names in the bundle.
+fn is_plain_name(id: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !id.is_empty() && id.len() <= 200 && !id.starts_with('.') && id.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exec_id_can_not_leave_the_bundle() {
+        assert!(is_plain_name("exec-1.a_B"));
+        for id in ["", "..", ".hidden", "a/b", "a b", "a\0"] {
+            assert!(!is_plain_name(id), "{id:?}");
+        }
+    }
+}

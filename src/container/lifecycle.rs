@@ -1,0 +1,280 @@
+//! The steps that make, start and remove a container. What they share is [`Subject`];
+//! none of them changes the container's phase: that is the driver's.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Create, Error, Node, Options};
+use crate::bundle::{self, ROOTFS, Spec, write_atomically};
+use crate::cgroup::Cgroup;
+use crate::journal::Journal;
+use crate::mount::{Mount, detach_all, mount_all, unmount_all};
+use crate::reaper::{Exit, Process, Reaper};
+use crate::restore;
+use crate::runtime::{Ends, Runtime};
+use crate::stdio::{self, ConsoleSocket, ForConsole, Identity, Paths, Plan, Streams};
+
+/// How long a killed process may take to be gone.
+const DEATH_PATIENCE: Duration = Duration::from_secs(10);
+const THAW_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What never changes about a container.
+#[derive(Debug)]
+pub struct Subject {
+    pub namespace: String,
+    pub id: String,
+    pub bundle: PathBuf,
+    pub spec: Spec,
+    pub runtime: Runtime,
+    pub paths: Paths,
+    pub plan: Plan,
+    pub identity: Identity,
+    pub io_owner: Option<(u32, u32)>,
+    pub no_pivot: bool,
+    pub restore_work: Option<PathBuf>,
+    pub journal: Journal,
+}
+
+/// A process that runs, and its streams.
+pub struct Live {
+    pub process: Process,
+    pub streams: Streams,
+}
+
+/// A container just made.
+pub(super) struct New {
+    pub(super) subject: Arc<Subject>,
+    pub(super) rootfs: Vec<Mount>,
+    pub(super) checkpoint: Option<PathBuf>,
+    pub(super) init: Init,
+}
+
+/// What stands behind the container's pid until it is started.
+pub(super) enum Init {
+    Made(Live),
+    /// Nothing of the container yet, but its network namespace is there.
+    Awaited(Box<restore::Prepared>),
+}
+
+impl Live {
+    /// The process must not run on if nobody can have its terminal.
+    pub async fn on_terminal(
+        process: Process,
+        client: ForConsole,
+        socket: ConsoleSocket,
+    ) -> Result<Live, stdio::Error> {
+        match socket.receive().await {
+            Ok(console) => Ok(Live { process, streams: client.connect(console) }),
+            Err(error) => {
+                let _ = process.signal(9);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Subject {
+    pub fn cgroup(&self, pid: u32) -> Option<Cgroup> {
+        match Cgroup::of_container(pid, &self.spec.linux.cgroups_path) {
+            Ok(cgroup) => Some(cgroup),
+            Err(error) => {
+                tracing::warn!(%error, pid, "no statistics and no OOM events for this container");
+                None
+            }
+        }
+    }
+}
+
+/// Makes the container, or leaves nothing behind.
+pub(super) async fn create(create: Create, node: &Node) -> Result<New, Error> {
+    let root = create.bundle.join(ROOTFS);
+    mount_all(node.reaper, &create.rootfs, &root).await?;
+    let result = make(&create, node).await;
+    if result.is_err()
+        && let Err(error) = unmount_all(&root).await
+    {
+        tracing::warn!(%error, "the root file system stays mounted");
+    }
+    let (subject, init) = result?;
+    Ok(New { subject, rootfs: create.rootfs, checkpoint: create.checkpoint, init })
+}
+
+async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Error> {
+    let spec = Spec::read(&create.bundle)?;
+    let options = &create.options;
+    let runtime = Runtime {
+        binary: options.runtime.clone(),
+        root: options.runtime_root.clone(),
+        bundle: create.bundle.clone(),
+        id: create.id.clone(),
+        systemd_cgroup: options.systemd_cgroup || spec.has_systemd_cgroup(),
+        reaper: node.reaper,
+    };
+    let mut subject = Subject {
+        namespace: create.namespace.clone(),
+        id: create.id.clone(),
+        bundle: create.bundle.clone(),
+        spec,
+        runtime,
+        paths: create.stdio.clone(),
+        plan: Plan::new(&create.stdio)?,
+        identity: Identity { namespace: create.namespace.clone(), id: create.id.clone() },
+        io_owner: options.io_owner,
+        no_pivot: options.no_pivot,
+        restore_work: options.restore_work.clone(),
+        journal: node.journal.clone(),
+    };
+    if create.checkpoint.is_some() {
+        subject.spec.linux.cgroups_path = restore::own_cgroups_path(&subject);
+    }
+    let subject = Arc::new(subject);
+    let init = match &create.checkpoint {
+        Some(image) => Init::Awaited(Box::new(restore::prepare(subject.clone(), image).await?)),
+        None => Init::Made(start_anew(&subject, options.no_new_keyring).await?),
+    };
+    Ok((subject, init))
+}
+
+async fn start_anew(subject: &Subject, no_new_keyring: bool) -> Result<Live, Error> {
+    let made = run_create(subject, no_new_keyring).await;
+    if made.is_err() {
+        // It may have got half way. That it doesn't know the container is fine.
+        if let Err(error) = subject.runtime.delete(true).await {
+            tracing::warn!(%error, "a container that couldn't be made can't be removed");
+        }
+    }
+    made
+}
+
+async fn run_create(subject: &Subject, no_new_keyring: bool) -> Result<Live, Error> {
+    let Subject { runtime, plan, .. } = subject;
+    let window = runtime.reaper.window();
+    // The specification says whether there is a terminal; the client agrees, as it
+    // wrote both.
+    if plan.terminal {
+        let client = plan.open_for_console(runtime.reaper, &subject.identity).await?;
+        let socket = ConsoleSocket::listen(&subject.bundle)?;
+        let ends = Ends::Terminal(socket.name());
+        let process = runtime.create(&window, ends, subject.no_pivot, no_new_keyring).await?;
+        return Ok(Live::on_terminal(process, client, socket).await?);
+    }
+    let (ends, prepared) = plan.open(runtime.reaper, &subject.identity, subject.io_owner).await?;
+    let process = runtime.create(&window, Ends::Pipes(ends), subject.no_pivot, no_new_keyring).await?;
+    Ok(Live { process, streams: prepared.connect()? })
+}
+
+/// What is left of a container once its first process has ended, or if it never began.
+pub(super) struct Remains {
+    /// A restore that was prepared and not begun.
+    pub(super) awaited: Option<Box<restore::Prepared>>,
+    /// Still alive if the container was made and not started.
+    pub(super) process: Option<Process>,
+    pub(super) streams: Option<Streams>,
+    pub(super) cgroup: Option<Cgroup>,
+}
+
+/// Removes the container. Says how its first process ended if that was still to come.
+pub(super) async fn delete(subject: &Subject, remains: Remains) -> Result<Option<Exit>, Error> {
+    let Remains { awaited, process, streams, cgroup } = remains;
+    if let Some(awaited) = awaited {
+        awaited.abandon().await;
+    }
+    let mut exit = None;
+    if let Some(process) = process {
+        // Made and never started: the runtime's delete would do, a restore's anchor
+        // is ours alone.
+        let _ = process.signal(9);
+        exit = tokio::time::timeout(DEATH_PATIENCE, process.exited()).await.ok();
+    }
+    if let Some(streams) = streams
+        && !streams.drain(super::exec::DRAIN_PATIENCE).await
+    {
+        tracing::warn!("somebody still holds the container's output open; the rest of it is dropped");
+    }
+    let deleted = subject.runtime.delete(true).await;
+    // Whatever happened, nothing of it shall stay: not a frozen cgroup, not a mount.
+    if let Some(cgroup) = cgroup
+        && let Err(error) = cgroup.remove().await
+    {
+        tracing::warn!(%error, "the container's cgroup stays behind");
+    }
+    unmount_all(&subject.bundle.join(ROOTFS)).await?;
+    deleted?;
+    Ok(exit)
+}
+
+/// Written when the first process ends, for the shim's `delete` verb to find if this
+/// process doesn't live to tell.
+pub(super) fn record_exit(subject: &Subject, pid: u32, exit: Exit) {
+    let path = subject.bundle.join(bundle::EXIT_STATUS);
+    let record = bundle::ExitRecord::new(pid, exit);
+    let written = serde_json::to_vec(&record)
+        .map_err(std::io::Error::from)
+        .and_then(|bytes| write_atomically(&path, &bytes));
+    if let Err(source) = written {
+        tracing::warn!(error = %Error::Write { path, source }, "the exit status is only known to this shim");
+    }
+}
+
+/// Removes what is left of a container whose shim is dead, from its bundle alone. Says
+/// what couldn't be done; that the container is long gone is no problem.
+pub async fn clean_up(bundle: &Path, id: &str, options: &Options) -> Vec<String> {
+    let mut problems = Vec::new();
+    let spec = Spec::read(bundle).unwrap_or_default();
+    let cgroup = left_cgroup(bundle, &spec);
+    if let Some(cgroup) = &cgroup {
+        // A frozen process dies only when it is thawed.
+        let _ = cgroup.thaw(Instant::now() + THAW_PATIENCE).await;
+    }
+    match Reaper::start() {
+        Ok(reaper) => {
+            let systemd_cgroup = options.systemd_cgroup || spec.has_systemd_cgroup();
+            let runtime = Runtime {
+                binary: options.runtime.clone(),
+                root: options.runtime_root.clone(),
+                bundle: bundle.to_owned(),
+                id: id.to_owned(),
+                systemd_cgroup,
+                reaper,
+            };
+            if let Err(error) = runtime.delete(true).await {
+                problems.push(error.to_string());
+            }
+        }
+        Err(error) => problems.push(format!("cannot run the OCI runtime: {error}")),
+    }
+    if let Some(cgroup) = &cgroup {
+        kill_all(cgroup);
+        if let Err(error) = cgroup.remove().await {
+            problems.push(error.to_string());
+        }
+    }
+    if let Err(error) = detach_all(&bundle.join(ROOTFS)) {
+        problems.push(error.to_string());
+    }
+    problems
+}
+
+/// A restore that was cut short leaves processes that the runtime doesn't know.
+fn kill_all(cgroup: &Cgroup) {
+    for pid in cgroup.processes().unwrap_or_default() {
+        if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+fn left_cgroup(bundle: &Path, spec: &Spec) -> Option<Cgroup> {
+    let pid = bundle::read_pid(&bundle.join(bundle::INIT_PID)).ok();
+    let wanted = &spec.linux.cgroups_path;
+    let by_path = || Cgroup::at_path(wanted).ok().filter(|_| wanted.len() > 1 && !wanted.contains(':'));
+    // The pid may be somebody else's by now; then the cgroup isn't the container's.
+    let by_pid = || {
+        let name = wanted.rsplit(['/', ':']).next().filter(|name| !name.is_empty())?;
+        Cgroup::of_container(pid?, wanted).ok().filter(|cgroup| cgroup.to_string().contains(name))
+    };
+    by_path().or_else(by_pid)
+}

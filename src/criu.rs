@@ -1,0 +1,30 @@
+//! CRIU, the tool that does the hard part: what we ask of it, what it says, and the
+//! little we need to know of its image files.
+
+pub mod config;
+pub mod devices;
+pub mod images;
+pub mod log;
+
+use serde::{Deserialize, Serialize};
+
+/// What CRIU is asked to carry along. In force at the dump, written into the image and
+/// applied again at the restore: a lock that was dumped is never lost silently.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    pub tcp_established: bool,
+    pub external_unix_sockets: bool,
+    pub shell_job: bool,
+    pub file_locks: bool,
+    pub empty_namespaces: Vec<String>,
+    pub cgroups_mode: Option<String>,
+}
+
+/// Our own binary, as a script for CRIU to run; found even if its file was replaced.
+pub fn our_script() -> String {
+    format!("/proc/{}/exe", std::process::id())
+}
+
+/// The name under which runc and crun both hand a network namespace to CRIU.
+pub const NETWORK_KEY: &str = "extRootNetNS";

@@ -1,0 +1,59 @@
+//! Settings that runc and crun have no flag for, as a configuration file of ours for
+//! one operation. CRIU finds it by an environment variable, which every version of
+//! both runtimes hands on; what the runtime tells CRIU itself comes after and wins.
+
+use std::fmt::Write;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+pub const FILE_NAME: &str = "criu.conf";
+
+/// Deleted files up to this size travel inside the image.
+const GHOST_BYTES: &str = "64M";
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Config(String);
+
+impl Config {
+    /// What suits every container: CRIU's own defaults are made for bare processes.
+    pub fn new() -> Config {
+        Config::default()
+            // Open files that were deleted, or that lie on a layer under another name.
+            .set("ghost-limit", GHOST_BYTES)
+            .flag("link-remap")
+    }
+
+    pub fn flag(mut self, name: &str) -> Config {
+        self.0.push_str(name);
+        self.0.push('\n');
+        self
+    }
+
+    pub fn set(mut self, name: &str, value: impl AsRef<Path>) -> Config {
+        // Writing to a string can't fail. The values are ours: no quotes, no newlines.
+        let _ = writeln!(self.0, "{name} \"{}\"", value.as_ref().display());
+        self
+    }
+
+    pub fn write(&self, folder: &Path) -> io::Result<PathBuf> {
+        let path = folder.join(FILE_NAME);
+        let mut file =
+            std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        io::Write::write_all(&mut file, self.0.as_bytes())?;
+        Ok(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_one_setting_per_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::default().flag("link-remap").set("external", "net[7]:extRootNetNS");
+        let path = config.write(folder.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "link-remap\nexternal \"net[7]:extRootNetNS\"\n");
+    }
+}

@@ -1,0 +1,141 @@
+//! The little we read and write of CRIU's image files: two magic numbers, then a
+//! length and a message, as often as need be.
+
+use std::io;
+use std::path::Path;
+
+use prost::Message;
+
+use super::NETWORK_KEY;
+
+const COMMON: u32 = 0x5456_4319;
+const INVENTORY: u32 = 0x5831_3116;
+const PSTREE: u32 = 0x5027_3030;
+const IDS: u32 = 0x5443_2030;
+const NETNS: u32 = 0x5593_3752;
+
+pub const INVENTORY_FILE: &str = "inventory.img";
+
+/// The first process of the tree.
+#[derive(Clone, PartialEq, Message)]
+struct Pstree {
+    #[prost(uint32, tag = "1")]
+    pid: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Ids {
+    #[prost(uint32, optional, tag = "6")]
+    net_ns_id: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NetNs {
+    #[prost(string, optional, tag = "8")]
+    ext_key: Option<String>,
+}
+
+/// The file that describes the network namespace of the container's first process.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NetworkImage {
+    pub file_name: String,
+    /// Its namespace is to be given from outside at the restore.
+    pub external: bool,
+}
+
+/// Whether the folder holds what CRIU calls an image; says what is wrong if not.
+pub fn check_inventory(folder: &Path) -> io::Result<()> {
+    let bytes = std::fs::read(folder.join(INVENTORY_FILE))?;
+    // The one file without the common number before its own.
+    if bytes.starts_with(&INVENTORY.to_le_bytes()) {
+        return Ok(());
+    }
+    Err(bad("its inventory isn't CRIU's"))
+}
+
+pub fn network_image(folder: &Path) -> io::Result<NetworkImage> {
+    let pstree: Pstree = first(&folder.join("pstree.img"), PSTREE)?;
+    let ids: Ids = first(&folder.join(format!("ids-{}.img", pstree.pid)), IDS)?;
+    let id = ids.net_ns_id.ok_or_else(|| bad("it names no network namespace"))?;
+    let file_name = format!("netns-{id}.img");
+    let external = match first::<NetNs>(&folder.join(&file_name), NETNS) {
+        Ok(namespace) => namespace.ext_key.is_some(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    Ok(NetworkImage { file_name, external })
+}
+
+/// Whether a file belongs to the description of a network namespace's content.
+pub fn describes_network(name: &str) -> bool {
+    const KINDS: [&str; 9] =
+        ["netns", "netdev", "ifaddr", "route", "route6", "rule", "iptables", "ip6tables", "nftables"];
+    name.ends_with(".img") && name.split_once('-').is_some_and(|(kind, _)| KINDS.contains(&kind))
+}
+
+/// An image file that says: this network namespace comes from outside.
+pub fn external_network() -> Vec<u8> {
+    let message = NetNs { ext_key: Some(NETWORK_KEY.to_owned()) }.encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap_or_default();
+    [&COMMON.to_le_bytes()[..], &NETNS.to_le_bytes(), &length.to_le_bytes(), &message].concat()
+}
+
+fn first<M: Message + Default>(path: &Path, magic: u32) -> io::Result<M> {
+    let bytes = std::fs::read(path)?;
+    let named = |problem: io::Error| io::Error::new(problem.kind(), format!("{}: {problem}", path.display()));
+    M::decode(body(&bytes, magic).map_err(named)?).map_err(|error| named(bad(&error.to_string())))
+}
+
+/// The first message of a file with the given magic.
+fn body(bytes: &[u8], magic: u32) -> io::Result<&[u8]> {
+    let word =
+        |at: usize| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
+    if word(0) != Some(COMMON) || word(4) != Some(magic) {
+        return Err(bad("not a CRIU image file of the expected kind"));
+    }
+    let length = word(8).ok_or_else(|| bad("it is cut short"))? as usize;
+    bytes.get(12..12 + length).ok_or_else(|| bad("it is cut short"))
+}
+
+fn bad(problem: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, name: &str, magic: u32, message: &[u8]) {
+        let length = u32::try_from(message.len()).unwrap();
+        let bytes =
+            [&COMMON.to_le_bytes()[..], &magic.to_le_bytes(), &length.to_le_bytes(), message].concat();
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+
+    #[test]
+    fn the_network_of_the_first_process_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "pstree.img", PSTREE, &Pstree { pid: 1 }.encode_to_vec());
+        write(folder.path(), "ids-1.img", IDS, &Ids { net_ns_id: Some(10) }.encode_to_vec());
+        let plain = network_image(folder.path()).unwrap();
+        assert_eq!(plain, NetworkImage { file_name: "netns-10.img".into(), external: false });
+        std::fs::write(folder.path().join("netns-10.img"), external_network()).unwrap();
+        assert!(network_image(folder.path()).unwrap().external);
+    }
+
+    #[test]
+    fn what_we_write_is_what_criu_writes() {
+        let recorded = b"\x19CVTR7\x93U\x0e\x00\x00\x00B\x0cextRootNetNS";
+        assert_eq!(external_network(), recorded);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_with_its_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "pstree.img", PSTREE, &[0xff; 3]);
+        let error = network_image(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("pstree.img"), "{error}");
+        std::fs::write(folder.path().join(INVENTORY_FILE), b"\x19CVT").unwrap();
+        assert!(check_inventory(folder.path()).is_err());
+    }
+}

@@ -1,0 +1,19 @@
+//! The core of Cryo: containers, their processes and their checkpoints.
+//!
+//! Knows nothing of containerd, ttrpc or containerd's messages.
+
+pub mod anchor;
+pub mod bundle;
+pub mod cgroup;
+pub mod checkpoint;
+pub mod container;
+pub mod criu;
+pub mod event;
+pub mod journal;
+pub mod mount;
+pub mod policy;
+pub mod reaper;
+pub mod restore;
+pub mod runtime;
+pub mod stdio;
+pub mod sys;

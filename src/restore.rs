@@ -1,0 +1,335 @@
+//! Coming back from an image, in two steps.
+//!
+//! Create [prepares](prepare): the image is opened and checked, and the network
+//! namespace is made and held by an anchor, a process of ours whose pid stands for the
+//! container's, so that a client can set up the network before anything runs. Start
+//! [runs](Prepared::run) the restore: the container comes back inside that namespace.
+//! A container with users of its own can't be put into a namespace made before; its
+//! restore begins with Create and is [held] once CRIU has made the namespaces.
+
+mod cgroup;
+pub mod held;
+mod leftovers;
+mod view;
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::anchor;
+use crate::bundle::{self, Sharing, edit_config};
+use crate::checkpoint::image::{self, Image};
+use crate::checkpoint::manifest::{Manifest, Network as NetworkKind};
+use crate::checkpoint::{self, find_criu, work_folder};
+use crate::container::{Live, Subject};
+use crate::criu::config::Config;
+use crate::criu::log::Failure;
+use crate::criu::{self, devices};
+use crate::policy;
+use crate::reaper::Process;
+use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version};
+use crate::stdio::{self, ConsoleSocket};
+pub(crate) use cgroup::own_cgroups_path;
+use view::View;
+
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
+const RESTORE_LOG: &str = "restore.log";
+const CRUN_EMPTY_FOLDER: &str = ".empty-directory";
+const CRUN_EMPTY_IN_IMAGE: &str = "/run/crun/.empty-directory";
+
+/// What is there between Create and Start.
+pub struct Prepared {
+    /// Its pid is what the client hears until the container is back.
+    pub anchor: Process,
+    /// Calls the restore off.
+    pub abort: Abort,
+    how: How,
+}
+
+enum How {
+    /// Nothing has begun: the namespace waits, and the restore will join it.
+    Anchored(Box<Attempt>),
+    /// The restore has begun and stands still.
+    Held(held::Held),
+}
+
+/// A network namespace that was made for the container. The runtime knows it by a path
+/// through this process, so it lasts as long as this does and leaves nothing behind.
+#[derive(Debug)]
+pub struct Network(OwnedFd);
+
+pub struct Restored {
+    pub live: Live,
+    pub network: Option<Network>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    #[error(
+        "cannot restore: the checkpoint was taken with {theirs}, this container runs with {ours}: give it the same runtime"
+    )]
+    OtherRuntime { theirs: String, ours: &'static str },
+    #[error("cannot restore: the checkpoint is for {theirs}, this machine is {ours}")]
+    OtherArchitecture { theirs: String, ours: String },
+    #[error(
+        "cannot restore: the checkpoint has {theirs}, this container {ours}: give it the same kind of network"
+    )]
+    OtherNetwork { theirs: &'static str, ours: &'static str },
+    #[error("cannot make a network namespace for the restore: {0}")]
+    Anchor(io::Error),
+    #[error("cannot prepare the image for CRIU: {0}")]
+    View(io::Error),
+    #[error("cannot restore: {0}")]
+    Bundle(#[from] bundle::Error),
+    #[error("cannot restore: {0}")]
+    Stdio(#[from] stdio::Error),
+    #[error("cannot restore: {0}")]
+    Runtime(runtime::Error),
+    #[error("cannot restore: {0}")]
+    Criu(Failure),
+    #[error("cannot restore: {0}")]
+    Write(checkpoint::Error),
+    #[error(transparent)]
+    NoCriu(checkpoint::Error),
+    #[error(transparent)]
+    Policy(#[from] policy::Error),
+    #[error("cannot hold the restore at its namespaces: {0}")]
+    Hold(io::Error),
+    #[error("cannot restore: the container is back but not in its own cgroup: {0}")]
+    Cgroup(String),
+}
+
+/// Checks the image and makes what the client may want to see before the restore.
+pub async fn prepare(subject: Arc<Subject>, image: &Path) -> Result<Prepared, Error> {
+    find_criu().map_err(Error::NoCriu)?;
+    let deadline = policy::deadline(&subject.spec.annotations)?;
+    let image = Image::open(image)?;
+    let version = subject.runtime.version().await.map_err(Error::Runtime)?;
+    let sharing = subject.spec.sharing("network");
+    if let Some(manifest) = &image.manifest {
+        check_fit(manifest, &version, &sharing)?;
+    }
+    let private = sharing == Sharing::Private;
+    let own_users = subject.spec.sharing("user") == Sharing::Private;
+    let deadline = deadline.unwrap_or(DEFAULT_DEADLINE);
+    let abort = Abort::default();
+    let mut attempt = Attempt { subject, image, version, deadline, network: None, abort };
+    if private && own_users {
+        return held::begin(attempt).await;
+    }
+    let kind = if private { anchor::Kind::Network } else { anchor::Kind::Bare };
+    let anchor = anchor::start(attempt.subject.runtime.reaper, kind).await.map_err(Error::Anchor)?;
+    attempt.network = if private { Some(Network::of(&anchor)?) } else { None };
+    Ok(Prepared { anchor, abort: attempt.abort.clone(), how: How::Anchored(Box::new(attempt)) })
+}
+
+impl Prepared {
+    /// Brings the container back. If that fails, nothing of it is left.
+    pub async fn run(self) -> Result<Restored, Error> {
+        match self.how {
+            How::Anchored(attempt) => attempt.run(None).await,
+            How::Held(held) => held.go_on().await,
+        }
+    }
+
+    /// Ends what was begun. The anchor is the owner's to end.
+    pub async fn abandon(self) {
+        if let How::Held(held) = self.how {
+            held.abandon().await;
+        }
+    }
+}
+
+/// One restore, from what was prepared to a running container.
+#[derive(Debug)]
+struct Attempt {
+    subject: Arc<Subject>,
+    image: Image,
+    version: Version,
+    deadline: Duration,
+    network: Option<Network>,
+    abort: Abort,
+}
+
+impl Attempt {
+    /// With a socket to hold at, it stops there once the namespaces are made.
+    async fn run(self, hold: Option<&Path>) -> Result<Restored, Error> {
+        let result = self.bring_back(hold).await;
+        if result.is_err() {
+            self.clean_up().await;
+        }
+        // The daemon made this copy for us and forgets it.
+        leftovers::remove_daemons_copy(&self.image.path);
+        Ok(Restored { live: result?, network: self.network })
+    }
+
+    async fn bring_back(&self, hold: Option<&Path>) -> Result<Live, Error> {
+        let work = work_folder(&self.subject, "restore").map_err(Error::Write)?;
+        let options = self.options();
+        let terminal = self.terminal();
+        self.adapt_config(terminal)?;
+        let view = self.view()?;
+        let config = self
+            .config(hold)
+            .write(&work)
+            .map_err(|source| Error::Write(checkpoint::Error::Write { path: work.clone(), source }))?;
+        let call = CriuCall {
+            flavour: self.version.flavour,
+            image: &view.place(),
+            work: &work,
+            options: &options,
+            config: Some(&config),
+            hold,
+            deadline: if hold.is_some() { held::LONGEST } else { self.deadline },
+            abort: &self.abort,
+        };
+        let result = self.restore(&call, terminal).await;
+        self.hand_on_log(&work);
+        let live = result.map_err(|error| match error {
+            Error::Runtime(error) => {
+                Failure::of(&error, &work.join(RESTORE_LOG)).map_or(Error::Runtime(error), Error::Criu)
+            }
+            other => other,
+        })?;
+        self.check_cgroup(&live)?;
+        Ok(live)
+    }
+
+    async fn restore(&self, call: &CriuCall<'_>, terminal: bool) -> Result<Live, Error> {
+        let Subject { runtime, plan, identity, io_owner, bundle, no_pivot, .. } = &*self.subject;
+        let window = runtime.reaper.window();
+        if terminal {
+            let client = plan.open_for_console(runtime.reaper, identity).await?;
+            let socket = ConsoleSocket::listen(bundle)?;
+            let ends = Ends::Terminal(socket.name());
+            let process = runtime.restore(&window, ends, call, *no_pivot).await.map_err(Error::Runtime)?;
+            return Ok(Live::on_terminal(process, client, socket).await?);
+        }
+        let (ends, prepared) = plan.open(runtime.reaper, identity, *io_owner).await?;
+        let ends = Ends::Pipes(ends);
+        let process = runtime.restore(&window, ends, call, *no_pivot).await.map_err(Error::Runtime)?;
+        Ok(Live { process, streams: prepared.connect()? })
+    }
+
+    /// What was in force at the dump; CRIU drops locks silently otherwise.
+    fn options(&self) -> criu::Options {
+        match &self.image.manifest {
+            Some(manifest) => manifest.options.clone(),
+            // Of somebody else's image nothing is known, and locks do no harm.
+            None => criu::Options { file_locks: true, ..criu::Options::default() },
+        }
+    }
+
+    fn config(&self, hold: Option<&Path>) -> Config {
+        let mut config = Config::new();
+        if hold.is_some() {
+            config = config.set("action-script", criu::our_script());
+        }
+        if self.version.flavour == Flavour::Runc {
+            return config;
+        }
+        // crun hides folders behind an empty one in its root folder. In the image it
+        // calls that one by another root's name than the one it looks for now.
+        let empty = match self.subject.spec.sharing("user") {
+            Sharing::Private => leftovers::empty_folder(),
+            Sharing::Host | Sharing::With(_) => self.subject.runtime.root.join(CRUN_EMPTY_FOLDER),
+        };
+        devices::of_users_own(config, &self.subject.spec)
+            .set("external", format!("mnt[{CRUN_EMPTY_IN_IMAGE}]:{}", empty.display()))
+    }
+
+    /// The processes have the terminal they had, whatever the client asks for now.
+    fn terminal(&self) -> bool {
+        match &self.image.manifest {
+            Some(manifest) => manifest.terminal,
+            None => self.subject.spec.process.terminal,
+        }
+    }
+
+    /// The runtime goes by `config.json`: it gets the namespace and the terminal there.
+    fn adapt_config(&self, terminal: bool) -> Result<(), Error> {
+        let spec = &self.subject.spec;
+        edit_config(&self.subject.bundle, |config| {
+            config["process"]["terminal"] = terminal.into();
+            if !spec.linux.cgroups_path.is_empty() {
+                config["linux"]["cgroupsPath"] = spec.linux.cgroups_path.as_str().into();
+            }
+            let namespaces = config["linux"]["namespaces"].as_array_mut();
+            for namespace in namespaces.into_iter().flatten() {
+                if namespace["type"] == "network"
+                    && let Some(network) = &self.network
+                {
+                    namespace["path"] = network.place().to_string_lossy().into();
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn view(&self) -> Result<View, Error> {
+        let Subject { spec, bundle, .. } = &*self.subject;
+        let external = spec.sharing("network") != Sharing::Host;
+        match spec.sharing("user") {
+            Sharing::Private => View::for_users(&self.image, bundle),
+            Sharing::Host | Sharing::With(_) => View::of(&self.image, external, bundle),
+        }
+        .map_err(Error::View)
+    }
+
+    fn hand_on_log(&self, work: &Path) {
+        let Some(wanted) = &self.subject.restore_work else { return };
+        let copied = fs::create_dir_all(wanted)
+            .and_then(|()| fs::copy(work.join(RESTORE_LOG), wanted.join(RESTORE_LOG)));
+        if let Err(error) = copied {
+            tracing::debug!(%error, folder = %wanted.display(), "no restore log for the client");
+        }
+    }
+
+    /// Its own limits hold only in its own cgroup.
+    fn check_cgroup(&self, live: &Live) -> Result<(), Error> {
+        cgroup::check(&self.subject, live.process.pid()).map_err(|problem| {
+            let _ = live.process.signal(9);
+            Error::Cgroup(problem)
+        })
+    }
+
+    async fn clean_up(&self) {
+        if let Err(error) = self.subject.runtime.delete(true).await {
+            tracing::warn!(%error, "what a failed restore left can't be removed");
+        }
+        leftovers::remove_runtime_folders(&self.subject.bundle);
+    }
+}
+
+fn check_fit(manifest: &Manifest, version: &Version, sharing: &Sharing) -> Result<(), Error> {
+    let ours = version.flavour.name();
+    if manifest.runtime.name != ours {
+        return Err(Error::OtherRuntime { theirs: manifest.runtime.name.clone(), ours });
+    }
+    let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
+    if manifest.architecture != machine {
+        return Err(Error::OtherArchitecture { theirs: manifest.architecture.clone(), ours: machine });
+    }
+    let own = |kind| if kind == NetworkKind::Host { "the host's network" } else { "a network of its own" };
+    let (theirs, ours) = (own(manifest.network), own(NetworkKind::from(sharing)));
+    if theirs != ours {
+        return Err(Error::OtherNetwork { theirs, ours });
+    }
+    Ok(())
+}
+
+impl Network {
+    fn of(anchor: &Process) -> Result<Network, Error> {
+        let path = format!("/proc/{}/ns/net", anchor.pid());
+        Ok(Network(fs::File::open(path).map_err(Error::Anchor)?.into()))
+    }
+
+    fn place(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
+    }
+}

@@ -1,0 +1,122 @@
+//! A restore that begins with Create and stands still until Start.
+//!
+//! A network namespace belongs to the user namespace it was made in, and CRIU makes the
+//! container's user namespace itself. So nothing can be made beforehand. Instead, CRIU
+//! calls our binary when the namespaces are there and nothing is in them yet; that call
+//! reports the first process's pid here, waits, and lets CRIU go on with Start.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout;
+
+use super::{Attempt, Error, How, Prepared, Restored};
+use crate::bundle::Socket;
+use crate::runtime::Abort;
+use crate::sys;
+
+/// Set for the runtime, and handed on by it and by CRIU to our binary.
+pub const SOCKET_VARIABLE: &str = "CRYO_HOLD_SOCKET";
+/// Set by CRIU.
+const PID_VARIABLE: &str = "CRTOOLS_INIT_PID";
+const MOMENT: &str = "setup-namespaces";
+const SOCKET: &str = "hold.sock";
+/// From the start of the restore until the namespaces are there.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The client decides how long it waits with Start.
+pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+pub(super) struct Held {
+    /// Closing it calls the restore off, a byte lets it go on.
+    release: UnixStream,
+    restore: JoinHandle<Result<Restored, Error>>,
+    deadline: Duration,
+    abort: Abort,
+}
+
+pub(super) async fn begin(attempt: Attempt) -> Result<Prepared, Error> {
+    let socket = Socket::listen(&attempt.subject.bundle, SOCKET).map_err(Error::Hold)?;
+    let place = socket.place();
+    let (abort, deadline) = (attempt.abort.clone(), attempt.deadline);
+    let reaper = attempt.subject.runtime.reaper;
+    let mut restore = tokio::spawn(async move { attempt.run(Some(&place)).await });
+    let held = tokio::select! {
+        held = timeout(PATIENCE, report(&socket)) => {
+            held.unwrap_or_else(|_| Err(io::Error::other("CRIU didn't get that far within 60 s")))
+        }
+        ended = &mut restore => return Err(too_early(ended)),
+    };
+    let anchored = held.and_then(|(pid, release)| Ok((reaper.adopt(&reaper.window(), pid)?, release)));
+    match anchored {
+        Ok((anchor, release)) => {
+            let held = Held { release, restore, deadline, abort };
+            // If the anchor dies, CRIU ends by itself and says why.
+            Ok(Prepared { anchor, abort: Abort::default(), how: How::Held(held) })
+        }
+        Err(error) => {
+            abort.abort();
+            let _ = restore.await;
+            Err(Error::Hold(error))
+        }
+    }
+}
+
+async fn report(socket: &Socket) -> io::Result<(u32, UnixStream)> {
+    let (mut stream, _) = socket.listener.accept().await?;
+    Ok((stream.read_u32().await?, stream))
+}
+
+fn too_early(ended: Result<Result<Restored, Error>, JoinError>) -> Error {
+    match ended {
+        Ok(Err(error)) => error,
+        Ok(Ok(restored)) => {
+            let _ = restored.live.process.signal(9);
+            Error::Hold(io::Error::other("CRIU went on without asking: it is older than 3.18"))
+        }
+        Err(error) => Error::Hold(io::Error::other(error)),
+    }
+}
+
+impl Held {
+    pub(super) async fn go_on(self) -> Result<Restored, Error> {
+        let Held { release, mut restore, deadline, abort } = self;
+        // If CRIU is gone already, the restore knows why.
+        let _ = release.writable().await;
+        let _ = release.try_write(&[1]);
+        let result = match timeout(deadline, &mut restore).await {
+            Ok(result) => result,
+            Err(_) => {
+                abort.abort();
+                restore.await
+            }
+        };
+        result.unwrap_or_else(|error| Err(Error::Hold(io::Error::other(error))))
+    }
+
+    pub(super) async fn abandon(self) {
+        drop(self.release);
+        self.abort.abort();
+        let _ = self.restore.await;
+    }
+}
+
+/// What our binary does when CRIU calls it at some moment of a restore.
+pub fn stand_still(action: &str, socket: &Path) -> io::Result<()> {
+    if action != MOMENT {
+        return Ok(());
+    }
+    let pid = std::env::var(PID_VARIABLE).ok().and_then(|pid| pid.parse::<u32>().ok());
+    let pid = pid.ok_or_else(|| io::Error::other("CRIU names no process"))?;
+    let network = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+    sys::loopback_up()?;
+    let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+    stream.write_all(&pid.to_be_bytes())?;
+    stream.read_exact(&mut [0])
+}

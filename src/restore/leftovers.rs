@@ -1,0 +1,73 @@
+//! What others leave behind around a restore, and nobody else removes.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// containerd unpacks a checkpoint into a temporary folder before a restore and forgets
+/// it: a copy of the container's memory for every restore.
+pub(super) fn remove_daemons_copy(image: &Path) {
+    if !is_daemons_copy(image) {
+        return;
+    }
+    if let Err(error) = fs::remove_dir_all(image) {
+        tracing::warn!(%error, folder = %image.display(), "containerd's copy of the checkpoint stays behind");
+    }
+}
+
+/// Only what containerd itself makes, where it makes it, and what is really ours.
+fn is_daemons_copy(image: &Path) -> bool {
+    let temporary = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let folders = [temporary, Some(std::env::temp_dir())];
+    let placed = folders.iter().flatten().any(|folder| image.parent() == Some(folder));
+    let digits = image
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.strip_prefix("ctrd-checkpoint"))
+        .unwrap_or_default();
+    let named = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let owner = rustix::process::geteuid().as_raw();
+    placed && named && fs::symlink_metadata(image).is_ok_and(|meta| meta.is_dir() && meta.uid() == owner)
+}
+
+/// An empty folder that any user can look into, which crun's own isn't.
+pub(super) fn empty_folder() -> PathBuf {
+    let path = PathBuf::from("/run/cryo/empty");
+    // If it can't be made, CRIU says that it isn't there.
+    let _ = fs::create_dir_all(&path);
+    path
+}
+
+/// crun binds the root file system here for the time of a restore, and refuses the
+/// next one if the folder is still there.
+pub(super) fn remove_runtime_folders(bundle: &Path) {
+    let folder = bundle.join("criu-root");
+    let _ = crate::mount::detach_all(&folder);
+    let _ = fs::remove_dir(&folder);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_containerds_own_folders_are_removed() {
+        let ours = tempfile::Builder::new().prefix("ctrd-checkpoint123").rand_bytes(0).tempdir().unwrap();
+        assert!(is_daemons_copy(ours.path()));
+        for other in
+            ["/var/lib/ctrd-checkpoint1", "/tmp/ctrd-checkpoint", "/tmp/ctrd-checkpoint1x", "/tmp/mine"]
+        {
+            assert!(!is_daemons_copy(Path::new(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = std::env::temp_dir().join("ctrd-checkpoint9876543210");
+        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+        let taken = is_daemons_copy(&link);
+        fs::remove_file(&link).unwrap();
+        assert!(!taken);
+    }
+}

@@ -1,0 +1,268 @@
+//! The OCI runtime (runc, crun, or something that speaks like them), one method per
+//! verb. It owns the container's state; we ask it by its command line.
+
+mod command;
+mod error;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+pub use command::Abort;
+use command::Call;
+pub use error::{Cause, Error};
+
+use crate::bundle;
+use crate::criu;
+use crate::reaper::{Process, Reaper, Window};
+use crate::restore::held;
+use crate::stdio::ChildEnds;
+
+/// Hooks run inside create and delete, and may well set up a network.
+const LIFECYCLE_DEADLINE: Duration = Duration::from_secs(300);
+/// Nothing of the user's runs inside these.
+const QUICK_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The runtime, for one container.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    pub binary: PathBuf,
+    /// Where it keeps its state.
+    pub root: PathBuf,
+    pub bundle: PathBuf,
+    pub id: String,
+    pub systemd_cgroup: bool,
+    pub reaper: Reaper,
+}
+
+/// How a new process meets its streams: pipes, or a socket that takes its terminal.
+#[derive(Debug)]
+pub enum Ends<'a> {
+    Pipes(ChildEnds),
+    /// The socket's name, relative to the bundle.
+    Terminal(&'a str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    Runc,
+    Crun,
+}
+
+/// Which runtime it is. `text` is its own first line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub flavour: Flavour,
+    pub text: String,
+}
+
+/// A checkpoint or restore, in the runtime's terms.
+#[derive(Debug)]
+pub struct CriuCall<'a> {
+    pub flavour: Flavour,
+    pub image: &'a Path,
+    pub work: &'a Path,
+    pub options: &'a criu::Options,
+    /// Settings that have no flag.
+    pub config: Option<&'a Path>,
+    /// Where our binary stops a restore until it is let go on.
+    pub hold: Option<&'a Path>,
+    pub deadline: Duration,
+    pub abort: &'a Abort,
+}
+
+impl Runtime {
+    /// Makes the container. Its first process waits, stopped before the user's program;
+    /// the window must have been opened before, so that its exit can't be missed.
+    pub async fn create(
+        &self,
+        window: &Window,
+        ends: Ends<'_>,
+        no_pivot: bool,
+        no_new_keyring: bool,
+    ) -> Result<Process, Error> {
+        let pid_file = self.bundle.join(bundle::INIT_PID);
+        self.with_ends(Call::new(self, "create", LIFECYCLE_DEADLINE), ends)
+            .option("--bundle", &self.bundle)
+            .option("--pid-file", &pid_file)
+            .flag("--no-pivot", no_pivot)
+            .flag("--no-new-keyring", no_new_keyring)
+            .arg(&self.id)
+            .run()
+            .await?;
+        self.adopt(window, &pid_file)
+    }
+
+    pub async fn start(&self) -> Result<(), Error> {
+        self.call("start", LIFECYCLE_DEADLINE).run().await.map(drop)
+    }
+
+    /// Starts another process in the container, described by a file in OCI form.
+    pub async fn exec(
+        &self,
+        window: &Window,
+        ends: Ends<'_>,
+        process: &Path,
+        pid_file: &Path,
+    ) -> Result<Process, Error> {
+        self.with_ends(Call::new(self, "exec", QUICK_DEADLINE), ends)
+            .option("--process", process)
+            .option("--pid-file", pid_file)
+            .arg("--detach")
+            .arg(&self.id)
+            .run()
+            .await?;
+        self.adopt(window, pid_file)
+    }
+
+    pub async fn kill(&self, signal: u32, all: bool) -> Result<(), Error> {
+        Call::new(self, "kill", QUICK_DEADLINE)
+            .flag("--all", all)
+            .arg(&self.id)
+            .arg(signal.to_string())
+            .run()
+            .await
+            .map(drop)
+    }
+
+    /// Removes what is left of the container. One the runtime doesn't know is removed.
+    pub async fn delete(&self, force: bool) -> Result<(), Error> {
+        let call = Call::new(self, "delete", LIFECYCLE_DEADLINE).flag("--force", force);
+        match call.arg(&self.id).run().await {
+            Err(error) if error.cause() == Cause::NoContainer => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    pub async fn pause(&self) -> Result<(), Error> {
+        self.call("pause", QUICK_DEADLINE).run().await.map(drop)
+    }
+
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.call("resume", QUICK_DEADLINE).run().await.map(drop)
+    }
+
+    /// Changes limits; `resources` is JSON as in the OCI specification.
+    pub async fn update(&self, resources: Vec<u8>) -> Result<(), Error> {
+        let call = Call::new(self, "update", QUICK_DEADLINE).option("--resources", "-");
+        call.arg(&self.id).input(resources).run().await.map(drop)
+    }
+
+    pub async fn checkpoint(&self, call: &CriuCall<'_>, leave_running: bool) -> Result<(), Error> {
+        let mut command = self.with_criu("checkpoint", call).flag("--leave-running", leave_running);
+        if call.flavour == Flavour::Runc {
+            for namespace in &call.options.empty_namespaces {
+                command = command.arg("--empty-ns").arg(namespace);
+            }
+        }
+        command.arg(&self.id).run().await.map(drop)
+    }
+
+    /// Brings a container back; its first process runs when this returns.
+    pub async fn restore(
+        &self,
+        window: &Window,
+        ends: Ends<'_>,
+        call: &CriuCall<'_>,
+        no_pivot: bool,
+    ) -> Result<Process, Error> {
+        let pid_file = self.bundle.join(bundle::INIT_PID);
+        let runc = call.flavour == Flavour::Runc;
+        self.with_ends(self.with_criu("restore", call), ends)
+            .option("--bundle", &self.bundle)
+            .option("--pid-file", &pid_file)
+            .arg("--detach")
+            // Otherwise runc would adopt the container and take it down with itself.
+            .flag("--no-subreaper", runc)
+            .flag("--no-pivot", runc && no_pivot)
+            .arg(&self.id)
+            .run()
+            .await?;
+        self.adopt(window, &pid_file)
+    }
+
+    /// Asks the binary which runtime it is.
+    pub async fn version(&self) -> Result<Version, Error> {
+        let output = self.ask("--version").await?;
+        let text = output.lines().next().unwrap_or_default().trim().to_owned();
+        match text.split_whitespace().next() {
+            Some("runc") => Ok(Version { flavour: Flavour::Runc, text }),
+            Some("crun") => Ok(Version { flavour: Flavour::Crun, text }),
+            _ => Err(Error::Failed {
+                verb: "checkpoint",
+                cause: Cause::Other,
+                message: format!(
+                    "{} says it is {text:?}; checkpoints need runc or crun",
+                    self.binary.display()
+                ),
+            }),
+        }
+    }
+
+    fn call(&self, verb: &'static str, deadline: Duration) -> Call<'_> {
+        Call::new(self, verb, deadline).arg(&self.id)
+    }
+
+    fn with_ends<'a>(&self, call: Call<'a>, ends: Ends<'_>) -> Call<'a> {
+        match ends {
+            Ends::Pipes(ends) => call.stdio(Some(ends)),
+            Ends::Terminal(socket) => call.option("--console-socket", socket),
+        }
+    }
+
+    fn with_criu<'a>(&'a self, verb: &'static str, call: &CriuCall<'_>) -> Call<'a> {
+        let options = call.options;
+        let mut command = Call::new(self, verb, call.deadline)
+            .option("--image-path", call.image)
+            .option("--work-path", call.work)
+            .flag("--tcp-established", options.tcp_established)
+            .flag("--ext-unix-sk", options.external_unix_sockets)
+            .flag("--shell-job", options.shell_job)
+            .flag("--file-locks", options.file_locks)
+            .abort(call.abort);
+        if let Some(mode) = &options.cgroups_mode {
+            command = command.arg("--manage-cgroups-mode").arg(mode);
+        }
+        if let Some(socket) = call.hold {
+            command = command.env(held::SOCKET_VARIABLE, socket);
+        }
+        match call.config {
+            // CRIU reads it before what the runtime tells it, and every version of
+            // runc and crun hands the variable on.
+            Some(config) => command.env("CRIU_CONFIG_FILE", config),
+            None => command,
+        }
+    }
+
+    fn adopt(&self, window: &Window, pid_file: &Path) -> Result<Process, Error> {
+        let failed = |source| Error::PidFile { path: pid_file.to_owned(), source };
+        let pid = bundle::read_pid(pid_file).map_err(failed)?;
+        self.reaper.adopt(window, pid).map_err(failed)
+    }
+
+    async fn ask(&self, question: &str) -> Result<String, Error> {
+        let spawn = |source| Error::Spawn { binary: self.binary.clone(), source };
+        let (answer, write) = io::pipe().map_err(spawn)?;
+        let mut command = Command::new(&self.binary);
+        command.arg(question).stdin(Stdio::null()).stdout(write).stderr(Stdio::null());
+        let process = self.reaper.spawn(&mut command).map_err(spawn)?;
+        drop(command);
+        if tokio::time::timeout(QUICK_DEADLINE, process.exited()).await.is_err() {
+            let _ = process.signal(9);
+            return Err(Error::TimedOut { verb: "--version", after: QUICK_DEADLINE });
+        }
+        // A version fits a pipe, so reading after the end can't block for long.
+        io::read_to_string(answer).map_err(spawn)
+    }
+}
+
+/// What the runtime says of its own abilities, in OCI form; for use without a runtime
+/// of tokio's.
+pub fn features(binary: &Path) -> io::Result<Vec<u8>> {
+    let output = Command::new(binary).arg("features").stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}

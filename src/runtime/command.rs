@@ -1,0 +1,315 @@
+//! Running one command of an OCI runtime: its stdio, its log, its deadline.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::error::{Cause, last_words};
+use super::{Error, Runtime};
+use crate::reaper::{Exit, Process};
+use crate::stdio::ChildEnds;
+
+/// Between SIGTERM and SIGKILL, when a command has overstayed.
+const GRACE: Duration = Duration::from_secs(2);
+/// Enough for any error; a runtime that prints more is cut off.
+const OUTPUT_BYTES: u64 = 64 << 10;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Lets somebody else call a running command off.
+#[derive(Clone, Debug)]
+pub struct Abort(watch::Sender<bool>);
+
+impl Default for Abort {
+    fn default() -> Self {
+        Abort(watch::Sender::new(false))
+    }
+}
+
+impl Abort {
+    pub fn abort(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub fn is_aborted(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    async fn aborted(&self) {
+        // The sender is `self`, so the channel can't be closed.
+        let _ = self.0.subscribe().wait_for(|aborted| *aborted).await;
+    }
+}
+
+/// One command line, not yet run.
+pub(super) struct Call<'a> {
+    runtime: &'a Runtime,
+    verb: &'static str,
+    arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
+    stdio: Option<ChildEnds>,
+    input: Option<Vec<u8>>,
+    deadline: Duration,
+    abort: Abort,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(runtime: &'a Runtime, verb: &'static str, deadline: Duration) -> Self {
+        Call {
+            runtime,
+            verb,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            stdio: None,
+            input: None,
+            deadline,
+            abort: Abort::default(),
+        }
+    }
+
+    pub(super) fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub(super) fn option(self, name: &str, value: impl AsRef<Path>) -> Self {
+        self.arg(name).arg(value.as_ref())
+    }
+
+    pub(super) fn flag(self, name: &str, wanted: bool) -> Self {
+        if wanted { self.arg(name) } else { self }
+    }
+
+    pub(super) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    /// Hands the command the ends of a container's streams.
+    pub(super) fn stdio(mut self, ends: Option<ChildEnds>) -> Self {
+        self.stdio = ends;
+        self
+    }
+
+    pub(super) fn input(mut self, bytes: Vec<u8>) -> Self {
+        self.input = Some(bytes);
+        self
+    }
+
+    pub(super) fn abort(mut self, abort: &Abort) -> Self {
+        self.abort = abort.clone();
+        self
+    }
+
+    pub(super) async fn run(self) -> Result<String, Error> {
+        let Call { runtime, verb, .. } = self;
+        let files = |source| Error::Files { verb, source };
+        let log = Log::create(&runtime.bundle, verb).map_err(files)?;
+        let mut output = File::from(memory("output").map_err(files)?);
+        let mut command = self.command(&log, &output).map_err(files)?;
+        let process = runtime
+            .reaper
+            .spawn(&mut command)
+            .map_err(|source| Error::Spawn { binary: runtime.binary.clone(), source })?;
+        // The command holds the container's ends of the pipes.
+        drop(command);
+        let exit = self.wait(&process).await?;
+        let output = read(&mut output).map_err(files)?;
+        if exit.status == 0 {
+            return Ok(output);
+        }
+        let message = last_words(&log.read(), &output, || format!("exit status {}", exit.status));
+        Err(Error::Failed { verb, cause: Cause::of(&message), message })
+    }
+
+    fn command(&self, log: &Log, output: &File) -> io::Result<Command> {
+        let runtime = self.runtime;
+        let mut command = Command::new(&runtime.binary);
+        command.arg("--root").arg(&runtime.root);
+        command.arg("--log").arg(&log.0).args(["--log-format", "json"]);
+        if runtime.systemd_cgroup {
+            command.arg("--systemd-cgroup");
+        }
+        command.arg(self.verb).args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // Wrappers around runc rely on the bundle as working directory.
+        command.current_dir(&runtime.bundle);
+        // A group of its own, so that it can be killed with everything it started.
+        command.process_group(0);
+        let (stdin, stdout, stderr) = match &self.stdio {
+            Some(ends) => (
+                ends.stdin.as_ref().map(OwnedFd::try_clone).transpose()?.map(Stdio::from),
+                ends.stdout.try_clone()?.into(),
+                ends.stderr.try_clone()?.into(),
+            ),
+            None => {
+                let input = self.input.as_deref().map(memory_with).transpose()?;
+                let (stdout, stderr) = (output.try_clone()?, output.try_clone()?);
+                (input.map(Stdio::from), Stdio::from(stdout), Stdio::from(stderr))
+            }
+        };
+        command.stdin(stdin.unwrap_or_else(Stdio::null)).stdout(stdout).stderr(stderr);
+        Ok(command)
+    }
+
+    async fn wait(self, process: &Process) -> Result<Exit, Error> {
+        let Call { verb, deadline: after, .. } = self;
+        let abort = self.abort.clone();
+        // Our copies of the container's ends must not keep its pipes open.
+        drop(self);
+        let error = tokio::select! {
+            exit = timeout(after, process.exited()) => match exit {
+                Ok(exit) => return Ok(exit),
+                Err(_) => Error::TimedOut { verb, after },
+            },
+            () = abort.aborted() => Error::Aborted { verb },
+        };
+        kill_group(process).await;
+        Err(error)
+    }
+}
+
+/// Ends a command and everything it started: politely, then not.
+async fn kill_group(process: &Process) {
+    let group = Pid::from_raw(process.pid().cast_signed());
+    let signal = |signal| group.map(|group| kill_process_group(group, signal));
+    signal(Signal::TERM);
+    let _ = timeout(GRACE, process.exited()).await;
+    // Its children may have ignored what it obeyed.
+    signal(Signal::KILL);
+    process.exited().await;
+}
+
+/// One log file per command: a shared one would show old errors for new.
+struct Log(std::path::PathBuf);
+
+impl Log {
+    fn create(bundle: &Path, verb: &str) -> io::Result<Log> {
+        let path = bundle.join(format!("log-{verb}-{}.json", NEXT.fetch_add(1, Ordering::Relaxed)));
+        File::create(&path)?;
+        Ok(Log(path))
+    }
+
+    fn read(&self) -> String {
+        File::open(&self.0).and_then(|mut file| read(&mut file)).unwrap_or_default()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Output goes to memory, not to a pipe: nobody has to read along, and a stray that
+/// keeps it open keeps nobody waiting.
+fn memory(name: &str) -> io::Result<OwnedFd> {
+    Ok(memfd_create(name, MemfdFlags::CLOEXEC)?)
+}
+
+fn memory_with(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memory("input")?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn read(file: &mut File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.take(OUTPUT_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reaper::Reaper;
+
+    async fn runtime(bundle: &Path, script: &str) -> Runtime {
+        let (source, binary) = (bundle.join("source"), bundle.join("runtime"));
+        std::fs::write(&source, format!("#!/bin/sh\n{script}\n")).unwrap();
+        // Another process writes it: a fork elsewhere in this one could hold a
+        // descriptor of ours for a moment, and the kernel runs no file open for writing.
+        let reaper = Reaper::start().unwrap();
+        let mut install = Command::new("install");
+        assert_eq!(reaper.spawn(install.args([&source, &binary])).unwrap().exited().await.status, 0);
+        Runtime {
+            binary,
+            root: "/root-dir".into(),
+            bundle: bundle.to_owned(),
+            id: "c1".into(),
+            systemd_cgroup: true,
+            reaper,
+        }
+    }
+
+    #[tokio::test]
+    async fn arguments_input_and_output_reach_their_places() {
+        let bundle = tempfile::tempdir().unwrap();
+        let runtime = runtime(bundle.path(), r#"echo "$@"; pwd; cat"#).await;
+        let call = Call::new(&runtime, "update", Duration::from_secs(9)).option("--resources", "-");
+        let output = call.input(b"{}".to_vec()).run().await.unwrap();
+        let log = output.split_whitespace().nth(3).unwrap().to_owned();
+        assert!(log.starts_with(bundle.path().to_str().unwrap()));
+        let expected = format!(
+            "--root /root-dir --log {log} --log-format json --systemd-cgroup update --resources -\n{}\n{{}}",
+            bundle.path().display()
+        );
+        assert_eq!(output, expected);
+        assert!(!Path::new(&log).exists());
+    }
+
+    #[tokio::test]
+    async fn the_log_explains_a_failure() {
+        let bundle = tempfile::tempdir().unwrap();
+        let script = r#"echo '{"level":"error","msg":"container does not exist"}' >> "$4"; exit 1"#;
+        let runtime = runtime(bundle.path(), script).await;
+        let error = Call::new(&runtime, "kill", Duration::from_secs(9)).run().await.unwrap_err();
+        assert_eq!(error.cause(), Cause::NoContainer);
+        assert_eq!(error.to_string(), "OCI runtime kill failed: container does not exist");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_ignores_sigterm_is_killed_with_its_children() {
+        let bundle = tempfile::tempdir().unwrap();
+        let script = r#"trap '' TERM; sleep 1000 & echo $! > child; wait; sleep 1000"#;
+        let runtime = runtime(bundle.path(), script).await;
+        let error = Call::new(&runtime, "start", Duration::from_millis(300)).run().await.unwrap_err();
+        assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+        let child = std::fs::read_to_string(bundle.path().join("child")).unwrap();
+        while Path::new(&format!("/proc/{}", child.trim())).exists() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_was_called_off_ends_at_once() {
+        let bundle = tempfile::tempdir().unwrap();
+        let runtime = runtime(bundle.path(), "sleep 1000").await;
+        let abort = Abort::default();
+        let call = Call::new(&runtime, "checkpoint", Duration::from_secs(1000)).abort(&abort);
+        abort.abort();
+        assert!(matches!(call.run().await.unwrap_err(), Error::Aborted { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_is_missing_is_named() {
+        let bundle = tempfile::tempdir().unwrap();
+        let mut runtime = runtime(bundle.path(), "").await;
+        runtime.binary = "no-such-runtime".into();
+        let error = Call::new(&runtime, "start", Duration::from_secs(1)).run().await.unwrap_err();
+        assert!(error.to_string().contains("no-such-runtime"), "{error}");
+    }
+}

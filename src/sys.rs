@@ -1,0 +1,133 @@
+//! The system calls that no library wraps safely. The only file with `unsafe` in it.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::UnshareFlags;
+use tokio::io::unix::AsyncFd;
+
+/// The kernel kills the command when this process dies, so that nothing that
+/// works on a container outlives the shim that asked for it.
+pub fn die_with_parent(command: &mut Command) -> &mut Command {
+    let die = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: prctl is async-signal-safe and the closure touches no memory.
+    unsafe { command.pre_exec(die) }
+}
+
+/// From linux/close_range.h.
+const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
+
+/// Whatever descriptors this process was started with, nothing it starts gets them.
+pub fn keep_descriptors_to_ourselves() {
+    // SAFETY: no descriptor is closed, only marked; the kernel takes any range.
+    let marked = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, 3, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+    // A kernel older than 5.11 can't, and a parent that cares marks them itself.
+    let _ = marked;
+}
+
+/// Takes over a descriptor that the parent process left open under a known number.
+///
+/// Fails when nothing is open there. Call it once per number, before anything else
+/// could have opened a descriptor.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: only asked about, and the kernel tells if it isn't open.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    // Nothing that this process starts shall have it.
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: the descriptor is open, as just seen, and nobody else owns it: it came
+    // from the parent and this process has opened nothing under that number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Any signal number the kernel may know, real-time ones included.
+pub fn signal(number: i32) -> Option<Signal> {
+    // SAFETY: the value only ever travels to the kernel, which checks it.
+    (1..=64).contains(&number).then(|| unsafe { Signal::from_raw_unchecked(number) })
+}
+
+/// Lets tokio tell when a descriptor becomes ready. The watch owns it, so it stays open.
+pub fn watch<T: AsFd + AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: types that implement AsFd keep their descriptor open as long as they
+    // live, and the watch keeps `fd` until it has deregistered it.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
+
+/// Leaves the network namespace for a new one. For a process with a single thread.
+pub fn leave_network() -> io::Result<()> {
+    // SAFETY: NEWNET touches no memory and no descriptor table; the only danger of
+    // unshare is for CLONE_FILES and CLONE_VM.
+    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?)
+}
+
+/// Leaves the user namespace for a new one. For a process with a single thread.
+pub fn leave_users() -> io::Result<()> {
+    // SAFETY: as above.
+    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }?)
+}
+
+/// Makes a mount that is attached nowhere show other owners: those of a user namespace.
+pub fn map_owners(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = nix::libc::mount_attr {
+        attr_set: nix::libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace.as_raw_fd().cast_unsigned().into(),
+    };
+    // SAFETY: the path is an empty string, the structure outlives the call, and its
+    // size is told.
+    let result = unsafe {
+        nix::libc::syscall(
+            nix::libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            nix::libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<nix::libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+nix::ioctl_read_bad!(read_interface_flags, nix::libc::SIOCGIFFLAGS, nix::libc::ifreq);
+nix::ioctl_write_ptr_bad!(write_interface_flags, nix::libc::SIOCSIFFLAGS, nix::libc::ifreq);
+
+/// Brings the loopback interface of the current network namespace up.
+pub fn loopback_up() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketType};
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    // SAFETY: ifreq is plain old data; all zeroes is a valid value of it.
+    let mut request: nix::libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as _;
+    }
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the socket is open and the request outlives both calls; the kernel
+    // fills in `ifru_flags`, the one union field these calls use.
+    unsafe {
+        read_interface_flags(fd, &mut request)?;
+        request.ifr_ifru.ifru_flags |= nix::libc::IFF_UP as i16;
+        write_interface_flags(fd, &request)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn real_time_signals_are_signals() {
+        assert_eq!(signal(64).map(Signal::as_raw), Some(64));
+        assert_eq!(signal(0), None);
+        assert_eq!(signal(65), None);
+    }
+
+    #[test]
+    fn a_descriptor_that_is_not_open_is_not_inherited() {
+        assert!(inherited(987).is_err());
+    }
+}
