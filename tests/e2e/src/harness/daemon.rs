@@ -1,0 +1,114 @@
+//! A containerd of a slot: started, killed, started again.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::api::{Api, Events};
+use super::cgroup;
+use super::failure::{During, Outcome};
+use super::slot::Slot;
+use super::wait::eventually;
+
+/// The CRI is left out: nothing here uses it, and it wants CNI.
+const CONFIG: &str = r#"version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images",
+  "io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.internal.v1.tracing",
+  "io.containerd.nri.v1.nri", "io.containerd.internal.v1.restart", "io.containerd.monitor.container.v1.restart"]
+[plugins."io.containerd.gc.v1.scheduler"]
+  startup_delay = "100ms"
+"#;
+
+pub(crate) struct Daemon {
+    log: PathBuf,
+    running: Mutex<Option<Running>>,
+    /// All events since the slot was made, also across restarts.
+    pub(crate) events: Arc<Events>,
+}
+
+struct Running {
+    process: Child,
+    api: Api,
+}
+
+impl Daemon {
+    pub(crate) fn start(slot: &Slot) -> Outcome<Self> {
+        let config = slot.folder.join("containerd.toml");
+        let root = format!("root = \"{}/root\"\nstate = \"/run/containerd\"\n", slot.folder.display());
+        fs::write(config, format!("{root}{CONFIG}"))?;
+        let daemon = Daemon {
+            log: slot.folder.join("containerd.log"),
+            running: Mutex::new(None),
+            events: Arc::default(),
+        };
+        daemon.start_again(slot)?;
+        Ok(daemon)
+    }
+
+    /// Starts containerd and waits until it answers and its events arrive here.
+    pub(crate) fn start_again(&self, slot: &Slot) -> Outcome {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        // It waits to be put into its cgroups, which aren't all visible inside.
+        let mut process = slot
+            .command("sh")
+            .args(["-c", "read -r _ && exec containerd --config \"$1\" </dev/null", "sh"])
+            .arg(slot.folder.join("containerd.toml"))
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(Stdio::from(log))
+            .spawn()
+            .during(|| "containerd".into())?;
+        cgroup::put(process.id(), &slot.daemon_cgroup())?;
+        if let Some(mut go) = process.stdin.take() {
+            go.write_all(b"\n")?;
+        }
+        let socket = slot.folder.join("run/containerd/containerd.sock");
+        let connect = || Api::connect(&socket, &slot.containerd_namespace()).ok();
+        let api = eventually("containerd answers", connect)?;
+        *self.running() = Some(Running { process, api: api.clone() });
+        self.events.follow(&api)
+    }
+
+    pub(crate) fn api(&self) -> Api {
+        self.running().as_ref().expect("the scenario starts containerd again before it calls it").api.clone()
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.running().as_ref().map(|running| running.process.id())
+    }
+
+    /// Ends containerd alone: shims and containers go on.
+    pub(crate) fn stop(&self, signal: Signal) -> Outcome {
+        if let Some(mut running) = self.running().take() {
+            kill(Pid::from_raw(running.process.id() as i32), signal)?;
+            running.process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// What containerd and the shims have logged since `offset`.
+    pub(crate) fn log_since(&self, offset: u64) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(log.get(offset as usize..).unwrap_or_default()).into_owned()
+    }
+
+    pub(crate) fn log_size(&self) -> u64 {
+        fs::metadata(&self.log).map(|found| found.len()).unwrap_or(0)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // The slot's cgroup is emptied next, should this fail.
+        let _ = self.stop(Signal::SIGKILL);
+    }
+}

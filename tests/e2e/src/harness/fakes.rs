@@ -1,0 +1,102 @@
+//! Programs that stand in for criu or the runtime and misbehave on demand. They lie
+//! in the slot's own folder, which comes first in PATH.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc::O_NONBLOCK;
+use nix::sys::stat::Mode;
+
+use super::bench::Bench;
+use super::failure::{During, Failure, Outcome};
+use super::wait::eventually;
+
+/// Stops every caller of a program at its door until it is opened.
+pub(crate) struct Gate {
+    program: PathBuf,
+    door: PathBuf,
+    arrivals: PathBuf,
+}
+
+impl Gate {
+    /// In front of every start of CRIU, which is how each dump and restore begins.
+    pub(crate) fn before_criu(bench: &Bench) -> Outcome<Self> {
+        Gate::new(bench, "criu", "*")
+    }
+
+    /// In front of one verb of the runtime.
+    pub(crate) fn before_runtime(bench: &Bench, verb: &str) -> Outcome<Self> {
+        Gate::new(bench, bench.runtime().binary(), verb)
+    }
+
+    fn new(bench: &Bench, program: &str, verb: &str) -> Outcome<Self> {
+        let folder = bench.fresh_folder("gate")?;
+        let (door, arrivals) = (folder.join("door"), folder.join("arrivals"));
+        nix::unistd::mkfifo(&door, Mode::from_bits_truncate(0o600))?;
+        // Opening a fifo to read lasts until somebody opens it to write.
+        let body = format!("echo $$ >>{}; : <{}", arrivals.display(), door.display());
+        let program = fake(bench, program, verb, &body)?;
+        Ok(Gate { program, door, arrivals })
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_arrival(&self) -> Outcome<i32> {
+        eventually("somebody stands before the gate", || {
+            fs::read_to_string(&self.arrivals).ok()?.lines().next()?.parse().ok()
+        })
+    }
+
+    /// Lets all in, and takes the gate away.
+    pub(crate) fn open(&self) -> Outcome {
+        fs::remove_file(&self.program)?;
+        // Refused when all who stood there have been killed, which is fine.
+        let opened = OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&self.door);
+        drop(opened);
+        Ok(())
+    }
+}
+
+/// Puts `body` before the real program for one verb, or for all if that is `*`.
+pub(crate) fn fake(bench: &Bench, program: &str, verb: &str, body: &str) -> Outcome<PathBuf> {
+    let real = real_path(program)?;
+    let script = format!(
+        "#!/bin/sh\n\
+         for word in \"$@\"; do case $word in\n\
+         create|start|exec|pause|resume|checkpoint|restore|kill|delete|update|ps|state|features|swrk)\n\
+         verb=$word; break;; esac; done\n\
+         case $verb in\n{verb}) {body} ;;\nesac\n\
+         exec {} \"$@\"\n",
+        real.display()
+    );
+    let path = bench.slot.folder.join("bin").join(program);
+    // Written aside first: a caller must find a whole program or none.
+    let aside = path.with_extension("new");
+    fs::write(&aside, script)?;
+    fs::set_permissions(&aside, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&aside, &path)?;
+    Ok(path)
+}
+
+/// Notes the arguments of each call in a file, and changes nothing.
+pub(crate) fn record_runtime_calls(bench: &Bench) -> Outcome<PathBuf> {
+    record_calls(bench, bench.runtime().binary())
+}
+
+pub(crate) fn record_calls(bench: &Bench, program: &str) -> Outcome<PathBuf> {
+    let log = bench.fresh_folder("calls")?.join("calls");
+    fake(bench, program, "*", &format!("echo \"$@\" >>{}", log.display()))?;
+    Ok(log)
+}
+
+pub(crate) fn remove(program: &Path) -> Outcome {
+    fs::remove_file(program).during(|| program.display().to_string())
+}
+
+fn real_path(program: &str) -> Outcome<PathBuf> {
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        .iter()
+        .map(|folder| Path::new(folder).join(program))
+        .find(|path| path.exists())
+        .ok_or_else(|| Failure::new(format!("this machine has no {program}")))
+}

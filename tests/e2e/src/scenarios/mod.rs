@@ -1,0 +1,56 @@
+//! What is demanded of a shim, by area.
+
+mod bootstrap;
+mod checkpoints;
+mod containerd_gone;
+mod contents;
+mod decisions;
+mod events;
+mod execs;
+mod faults;
+mod harness_itself;
+mod images;
+mod lifecycle;
+mod limits;
+mod networks;
+mod options;
+mod patience;
+mod replumbing;
+mod restores;
+mod shim_gone;
+mod signals;
+mod socket;
+mod streams;
+mod unstarted;
+mod users;
+
+use crate::harness::Scenario;
+
+pub(crate) fn all() -> Vec<Scenario> {
+    let areas = [
+        bootstrap::scenarios(),
+        harness_itself::scenarios(),
+        lifecycle::scenarios(),
+        events::scenarios(),
+        signals::scenarios(),
+        limits::scenarios(),
+        execs::scenarios(),
+        streams::scenarios(),
+        socket::scenarios(),
+        options::scenarios(),
+        checkpoints::scenarios(),
+        decisions::scenarios(),
+        restores::scenarios(),
+        images::scenarios(),
+        users::scenarios(),
+        faults::scenarios(),
+        shim_gone::scenarios(),
+        containerd_gone::scenarios(),
+        patience::scenarios(),
+        unstarted::scenarios(),
+        networks::scenarios(),
+        replumbing::scenarios(),
+        contents::scenarios(),
+    ];
+    areas.into_iter().flatten().collect()
+}
