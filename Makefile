@@ -1,0 +1,48 @@
+# `make` alone lists what there is.
+
+PREFIX ?= /usr/local
+MUSL := $(shell uname -m)-unknown-linux-musl
+SHIM := target/$(MUSL)/release/containerd-shim-cryo-v2
+
+.PHONY: help demo test test-quick bench install uninstall lint fuzz clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@echo
+	@echo "  HOST=stable|next|local   which test host (default: stable and next)"
+	@echo "  TESTS=words              only end-to-end tests with these words in their names"
+	@echo "  PREFIX=$(PREFIX)       where install puts the binary"
+
+demo: ## a counter freezes, vanishes and goes on, in a real containerd
+	@tests/run demo
+
+test: ## all tests, on real daemons too; makes the test hosts
+	@tests/run all
+
+test-quick: ## unit and component tests: no root, no daemons
+	@tests/run quick
+
+bench: ## this shim and the stock one, side by side
+	@tests/run bench
+
+install: ## put the shim where containerd finds it
+	. tests/host/toolchain && toolchain && cargo build --release --target $(MUSL) -p containerd-shim-cryo-v2
+	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-cryo-v2
+	@echo "Use it with: ctr run --runtime io.containerd.runc.cryo.v2 ..."
+
+uninstall: ## remove it
+	rm -f $(DESTDIR)$(PREFIX)/bin/containerd-shim-cryo-v2
+
+lint: ## formatting, clippy, house rules, oldest compiler, licences
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo test --quiet -p cryo --test tidy
+	@sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | xargs -I{} sh -c 'rustup toolchain install {} --profile minimal >/dev/null 2>&1 && cargo +{} check --quiet --target-dir target/msrv'
+	@command -v cargo-deny >/dev/null && cargo deny --log-level error check bans licenses sources || echo "cargo-deny isn't installed: licences unchecked"
+
+fuzz: ## every fuzz target for a minute (needs nightly Rust and cargo-fuzz)
+	cd tests/fuzz && for target in targets/*.rs; do cargo +nightly fuzz run --fuzz-dir . $$(basename $$target .rs) -- -max_total_time=60 || exit 1; done
+
+clean: ## remove what was built, and test hosts with what they left
+	cargo clean
+	tests/host/host clean --all
