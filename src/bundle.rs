@@ -20,6 +20,7 @@ use crate::container::Ended;
 use crate::reaper::Exit;
 
 pub const ADDRESS: &str = "address";
+pub const BOOTSTRAP: &str = "bootstrap.json";
 pub const CONFIG: &str = "config.json";
 pub const EXIT_STATUS: &str = "exitstatus.json";
 pub const INIT_PID: &str = "init.pid";
@@ -98,6 +99,24 @@ impl Spec {
         }
     }
 
+    /// Where the container's cgroup is below the root of each hierarchy; nothing if that
+    /// is left to the runtime.
+    pub fn cgroup_folder(&self) -> Option<String> {
+        let path = &self.linux.cgroups_path;
+        if !self.has_systemd_cgroup() {
+            return (path.trim_matches('/') != "").then(|| path.clone());
+        }
+        let mut parts = path.split(':');
+        let (slice, prefix, name) = (parts.next()?, parts.next()?, parts.next()?);
+        let slice = if slice.is_empty() { "system.slice" } else { slice };
+        // a-b.slice lies in a.slice.
+        let stem = slice.strip_suffix(".slice")?;
+        let ends = stem.match_indices('-').map(|(end, _)| end).chain([stem.len()]);
+        let folders: String = ends.map(|end| format!("/{}.slice", &stem[..end])).collect();
+        let scope = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}-{name}") };
+        Some(format!("{folders}/{scope}.scope"))
+    }
+
     /// Whether the cgroup path is in systemd's form, `slice:prefix:name`. Clients write
     /// it so even when they forget to pass the option that goes with it.
     pub fn has_systemd_cgroup(&self) -> bool {
@@ -174,14 +193,24 @@ impl Drop for Socket {
 }
 
 /// Changes `config.json`, leaving every key we don't know as it is.
-pub fn edit_config(bundle: &Path, edit: impl FnOnce(&mut Value)) -> Result<(), Error> {
+pub fn edit_config(bundle: &Path, edit: impl FnOnce(&mut Value) -> io::Result<()>) -> Result<(), Error> {
     let path = bundle.join(CONFIG);
     let rewrite = || {
         let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
-        edit(&mut config);
+        // Whatever it was before, it may be something else now.
+        Spec::deserialize(&config)?;
+        edit(&mut config)?;
         write_atomically(&path, &serde_json::to_vec(&config)?)
     };
     rewrite().map_err(|source| Error { path: path.clone(), source })
+}
+
+/// Sets a key of an object in a configuration.
+pub fn set(config: &mut Value, object: &str, key: &str, value: Value) -> io::Result<()> {
+    let problem = || io::Error::new(io::ErrorKind::InvalidData, format!("'{object}' isn't an object"));
+    let object = config.get_mut(object).and_then(Value::as_object_mut).ok_or_else(problem)?;
+    object.insert(key.to_owned(), value);
+    Ok(())
 }
 
 /// Writes a file for root's eyes; readers see the old one or the new one, whole.
@@ -202,6 +231,7 @@ pub fn read_pid(path: &Path) -> io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn spec(json: &str) -> Spec {
         serde_json::from_str(json).unwrap()
@@ -230,13 +260,31 @@ mod tests {
     }
 
     #[test]
+    fn the_folder_of_a_cgroup_is_known_for_both_drivers() {
+        let folder = |path: &str| spec(&format!(r#"{{"linux":{{"cgroupsPath":"{path}"}}}}"#)).cgroup_folder();
+        assert_eq!(folder("/default/abc").as_deref(), Some("/default/abc"));
+        assert_eq!(folder("system.slice:docker:abc").as_deref(), Some("/system.slice/docker-abc.scope"));
+        let pod = "/kubepods.slice/kubepods-pod1.slice/cri-abc.scope";
+        assert_eq!(folder("kubepods-pod1.slice:cri:abc").as_deref(), Some(pod));
+        assert_eq!(folder(""), None);
+        assert_eq!(folder("/"), None);
+    }
+
+    #[test]
     fn an_edit_keeps_what_we_do_not_know() {
         let bundle = tempfile::tempdir().unwrap();
         let path = bundle.path().join(CONFIG);
         fs::write(&path, r#"{"future":[1],"process":{"terminal":false}}"#).unwrap();
-        edit_config(bundle.path(), |config| config["process"]["terminal"] = true.into()).unwrap();
+        edit_config(bundle.path(), |config| set(config, "process", "terminal", true.into())).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(r#""future":[1]"#) && text.contains(r#""terminal":true"#), "{text}");
+    }
+
+    #[test]
+    fn an_edit_of_what_is_no_object_fails() {
+        for mut config in [json!([]), json!(7), json!({"process": []}), json!({})] {
+            assert!(set(&mut config, "process", "terminal", true.into()).is_err(), "{config}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::bundle::Sharing;
 use crate::cgroup::{self, Cgroup};
@@ -34,6 +34,8 @@ const THAW_PATIENCE: Duration = Duration::from_secs(10);
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
 /// From the end of a dump to the end of the processes it killed.
 const DEATH_PATIENCE: Duration = Duration::from_secs(10);
+/// From a kill that nobody has told of to its effect.
+const KILL_PATIENCE: Duration = Duration::from_secs(1);
 const DUMP_LOG: &str = "dump.log";
 
 /// What the client asks for.
@@ -82,17 +84,13 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
     let options = in_force(&request.options, container);
     let staging = Staging::begin(&request.image)?;
-    let work = work_folder(subject, "checkpoint")?;
-    let attempt = Attempt { container, request, version, options, work, begun: Instant::now(), abort };
-    let dumped = attempt.dump(staging.folder()).await;
-    let finished = match dumped {
-        Ok(()) => attempt.finish(staging.folder()).await,
-        Err(error) => Err(error),
+    let attempt = async {
+        let work = work_folder(subject, "checkpoint")?;
+        let attempt = Attempt { container, request, version, options, work, begun: Instant::now(), abort };
+        attempt.run(staging.folder()).await
     };
-    match finished {
+    match attempt.await {
         Ok(()) => Ok(staging.publish()?),
-        // What a stopped container left is never thrown away.
-        Err(error) if request.exit && container.process.exit().is_some() => Err(error),
         Err(error) => {
             staging.discard();
             Err(error)
@@ -112,6 +110,24 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    async fn run(&self, folder: &Path) -> Result<(), Error> {
+        match self.dump(folder).await {
+            Ok(()) => self.finish(folder).await,
+            // What a stopped container left is never thrown away.
+            Err(error) if self.was_stopped(folder).await => {
+                tracing::warn!(%error, "the container was stopped and its checkpoint is complete, but");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether it went too far to go back: the image was sealed and the container killed.
+    async fn was_stopped(&self, folder: &Path) -> bool {
+        let dying = self.request.exit && image::is_sealed(folder);
+        dying && timeout(KILL_PATIENCE, self.container.process.exited()).await.is_ok()
+    }
+
     /// Up to the point of no return, which is CRIU's own.
     async fn dump(&self, folder: &Path) -> Result<(), Error> {
         let Container { subject, paused, .. } = self.container;
@@ -233,7 +249,7 @@ impl Attempt<'_> {
 
     async fn await_death(&self) {
         let process = &self.container.process;
-        if tokio::time::timeout(DEATH_PATIENCE, process.exited()).await.is_err() {
+        if timeout(DEATH_PATIENCE, process.exited()).await.is_err() {
             tracing::warn!(pid = process.pid(), "still there after its checkpoint and killed");
             let _ = process.signal(9);
             process.exited().await;

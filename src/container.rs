@@ -24,6 +24,7 @@ use crate::reaper::{Exit, Reaper};
 use crate::stdio::{self, Paths};
 use crate::{bundle, checkpoint, restore, runtime};
 use driver::Request;
+pub(crate) use lifecycle::remove_unfinished;
 pub use lifecycle::{Live, Subject, clean_up};
 use state::{Ask, Refusal};
 

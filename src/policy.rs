@@ -5,8 +5,10 @@ use std::time::Duration;
 
 /// Whether a checkpoint stops the container if the client didn't say.
 pub const EXIT: &str = "cryo.checkpoint.exit";
-/// Seconds after which a checkpoint or restore is given up.
+/// Time after which a checkpoint or restore is given up.
 pub const TIMEOUT: &str = "cryo.timeout";
+/// What becomes of open TCP connections.
+pub const TCP: &str = "cryo.tcp";
 
 /// Docker's namespace in containerd. Docker means to stop the container, but tells so
 /// only to the stock shim.
@@ -30,10 +32,33 @@ pub fn exits_after_checkpoint(annotations: &Annotations, namespace: &str) -> Res
 
 pub fn deadline(annotations: &Annotations) -> Result<Option<Duration>, Error> {
     let Some(value) = annotations.get(TIMEOUT) else { return Ok(None) };
-    match value.parse() {
-        Ok(seconds @ 1..) => Ok(Some(Duration::from_secs(seconds))),
-        _ => Err(Error { name: TIMEOUT, value: value.clone(), expected: "give a number of seconds above 0" }),
+    match duration(value) {
+        Some(deadline) if !deadline.is_zero() => Ok(Some(deadline)),
+        _ => Err(Error { name: TIMEOUT, value: value.clone(), expected: "give a time like 90s, 15m or 1h" }),
     }
+}
+
+/// Whether open TCP connections are checkpointed although the client didn't ask for it.
+pub fn keeps_tcp(annotations: &Annotations) -> Result<bool, Error> {
+    match annotations.get(TCP).map(String::as_str) {
+        None | Some("refuse") => Ok(false),
+        Some("established") => Ok(true),
+        Some(value) => {
+            Err(Error { name: TCP, value: value.to_owned(), expected: "give established or refuse" })
+        }
+    }
+}
+
+/// A bare number is one of seconds.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit).map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -59,9 +84,19 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_a_number_of_seconds() {
-        assert_eq!(deadline(&annotated(TIMEOUT, "90")), Ok(Some(Duration::from_secs(90))));
-        assert!(deadline(&annotated(TIMEOUT, "0")).is_err());
-        assert!(deadline(&annotated(TIMEOUT, "1m")).is_err());
+    fn a_timeout_is_a_time_above_zero() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3600)] {
+            assert_eq!(deadline(&annotated(TIMEOUT, text)), Ok(Some(Duration::from_secs(seconds))));
+        }
+        for text in ["0", "0s", "s", "", "-1", "1.5", "1d", "99999999999999999999", "9999999999999999999h"] {
+            assert!(deadline(&annotated(TIMEOUT, text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tcp_connections_are_kept_if_asked_for() {
+        assert_eq!(keeps_tcp(&Annotations::new()), Ok(false));
+        assert_eq!(keeps_tcp(&annotated(TCP, "established")), Ok(true));
+        assert!(keeps_tcp(&annotated(TCP, "yes")).is_err());
     }
 }

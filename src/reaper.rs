@@ -17,6 +17,7 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -131,6 +132,19 @@ impl Process {
             // The waiter is gone only when the whole runtime is shutting down.
             Err(_) => Exit::unknown(),
         }
+    }
+
+    /// Tells the programs apart that it runs one after the other: differs after every
+    /// exec, even of the same file. Nothing if it is gone.
+    pub fn program(&self) -> Option<Vec<u8>> {
+        // Addresses and random bytes that the kernel gives to every program.
+        std::fs::read(format!("/proc/{}/auxv", self.pid)).ok().filter(|auxv| !auxv.is_empty())
+    }
+
+    /// Whether it has ended, also if that isn't collected yet.
+    pub fn is_dead(&self) -> bool {
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        poll(&mut ended, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Sends a signal; fails with ESRCH once the process is gone.

@@ -19,12 +19,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::anchor;
-use crate::bundle::{self, Sharing, edit_config};
+use crate::bundle::{self, Sharing, edit_config, set};
 use crate::checkpoint::image::{self, Image};
 use crate::checkpoint::manifest::{Manifest, Network as NetworkKind};
 use crate::checkpoint::{self, find_criu, work_folder};
-use crate::container::{Live, Subject};
+use crate::container::{Live, Subject, remove_unfinished};
 use crate::criu::config::Config;
 use crate::criu::log::Failure;
 use crate::criu::{self, devices};
@@ -32,7 +34,8 @@ use crate::policy;
 use crate::reaper::Process;
 use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version};
 use crate::stdio::{self, ConsoleSocket};
-pub(crate) use cgroup::own_cgroups_path;
+pub(crate) use cgroup::take_own_cgroup;
+pub(crate) use leftovers::detach_root;
 use view::View;
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
@@ -139,8 +142,9 @@ impl Prepared {
 
     /// Ends what was begun. The anchor is the owner's to end.
     pub async fn abandon(self) {
-        if let How::Held(held) = self.how {
-            held.abandon().await;
+        match self.how {
+            How::Anchored(attempt) => leftovers::remove_daemons_copy(&attempt.image.path),
+            How::Held(held) => held.abandon().await,
         }
     }
 }
@@ -196,7 +200,11 @@ impl Attempt {
             }
             other => other,
         })?;
-        self.check_cgroup(&live)?;
+        if let Err(problem) = cgroup::check(&self.subject, &live.process) {
+            // Its own limits hold only in its own cgroup.
+            let _ = live.process.signal(9);
+            return Err(Error::Cgroup(problem));
+        }
         Ok(live)
     }
 
@@ -236,7 +244,7 @@ impl Attempt {
         // crun hides folders behind an empty one in its root folder. In the image it
         // calls that one by another root's name than the one it looks for now.
         let empty = match self.subject.spec.sharing("user") {
-            Sharing::Private => leftovers::empty_folder(),
+            Sharing::Private => leftovers::empty_folder(&self.subject.bundle),
             Sharing::Host | Sharing::With(_) => self.subject.runtime.root.join(CRUN_EMPTY_FOLDER),
         };
         devices::of_users_own(config, &self.subject.spec)
@@ -253,32 +261,30 @@ impl Attempt {
 
     /// The runtime goes by `config.json`: it gets the namespace and the terminal there.
     fn adapt_config(&self, terminal: bool) -> Result<(), Error> {
-        let spec = &self.subject.spec;
         edit_config(&self.subject.bundle, |config| {
-            config["process"]["terminal"] = terminal.into();
-            if !spec.linux.cgroups_path.is_empty() {
-                config["linux"]["cgroupsPath"] = spec.linux.cgroups_path.as_str().into();
-            }
-            let namespaces = config["linux"]["namespaces"].as_array_mut();
+            set(config, "process", "terminal", terminal.into())?;
+            let Some(network) = &self.network else { return Ok(()) };
+            let namespaces = config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut);
             for namespace in namespaces.into_iter().flatten() {
-                if namespace["type"] == "network"
-                    && let Some(network) = &self.network
-                {
+                if namespace["type"] == "network" {
                     namespace["path"] = network.place().to_string_lossy().into();
                 }
             }
+            Ok(())
         })?;
         Ok(())
     }
 
     fn view(&self) -> Result<View, Error> {
         let Subject { spec, bundle, .. } = &*self.subject;
-        let external = spec.sharing("network") != Sharing::Host;
-        match spec.sharing("user") {
-            Sharing::Private => View::for_users(&self.image, bundle),
-            Sharing::Host | Sharing::With(_) => View::of(&self.image, external, bundle),
+        if spec.sharing("user") == Sharing::Private {
+            return View::for_users(&self.image, bundle).map_err(Error::View);
         }
-        .map_err(Error::View)
+        if spec.sharing("network") == Sharing::Host {
+            return Ok(View::plain(&self.image));
+        }
+        let network = self.image.network()?;
+        View::with_external(&network, &self.image, bundle).map_err(Error::View)
     }
 
     fn hand_on_log(&self, work: &Path) {
@@ -290,19 +296,8 @@ impl Attempt {
         }
     }
 
-    /// Its own limits hold only in its own cgroup.
-    fn check_cgroup(&self, live: &Live) -> Result<(), Error> {
-        cgroup::check(&self.subject, live.process.pid()).map_err(|problem| {
-            let _ = live.process.signal(9);
-            Error::Cgroup(problem)
-        })
-    }
-
     async fn clean_up(&self) {
-        if let Err(error) = self.subject.runtime.delete(true).await {
-            tracing::warn!(%error, "what a failed restore left can't be removed");
-        }
-        leftovers::remove_runtime_folders(&self.subject.bundle);
+        remove_unfinished(&self.subject).await;
     }
 }
 

@@ -127,9 +127,21 @@ impl Runtime {
     }
 
     /// Removes what is left of the container. One the runtime doesn't know is removed.
-    pub async fn delete(&self, force: bool) -> Result<(), Error> {
-        let call = Call::new(self, "delete", LIFECYCLE_DEADLINE).flag("--force", force);
-        match call.arg(&self.id).run().await {
+    pub async fn delete(&self) -> Result<(), Error> {
+        self.removed(self.call_delete(LIFECYCLE_DEADLINE)).await
+    }
+
+    /// The same, for whoever has no time to wait for a runtime that hangs.
+    pub async fn delete_within(&self, deadline: Duration) -> Result<(), Error> {
+        self.removed(self.call_delete(deadline).without_grace()).await
+    }
+
+    fn call_delete(&self, deadline: Duration) -> Call<'_> {
+        Call::new(self, "delete", deadline).arg("--force").arg(&self.id)
+    }
+
+    async fn removed(&self, delete: Call<'_>) -> Result<(), Error> {
+        match delete.run().await {
             Err(error) if error.cause() == Cause::NoContainer => Ok(()),
             result => result.map(drop),
         }
@@ -220,7 +232,7 @@ impl Runtime {
             .flag("--ext-unix-sk", options.external_unix_sockets)
             .flag("--shell-job", options.shell_job)
             .flag("--file-locks", options.file_locks)
-            .abort(call.abort);
+            .with_criu(call.abort);
         if let Some(mode) = &options.cgroups_mode {
             command = command.arg("--manage-cgroups-mode").arg(mode);
         }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cryo::bundle::{self, ADDRESS};
+use cryo::bundle::{self, ADDRESS, BOOTSTRAP};
 use cryo::container::{Ended, clean_up};
 use cryo_protos::api::DeleteResponse;
 use cryo_protos::protobuf::Message;
@@ -51,11 +51,21 @@ fn bundle_of(args: &Args) -> Result<PathBuf, Error> {
 
 /// A shim that was killed left its socket; one that serves other containers needs it.
 fn remove_socket(bundle: &Path) {
-    let Ok(address) = std::fs::read_to_string(bundle.join(ADDRESS)) else { return };
-    let Some(path) = address.trim().strip_prefix("unix://") else { return };
+    let address = address(bundle).unwrap_or_default();
+    let Some(path) = address.strip_prefix("unix://") else { return };
     if std::os::unix::net::UnixStream::connect(path).is_err() {
         let _ = std::fs::remove_file(path);
     }
+}
+
+/// The stock shim leaves it to containerd to note the address, since containerd 2.0.
+fn address(bundle: &Path) -> Option<String> {
+    if let Ok(address) = std::fs::read_to_string(bundle.join(ADDRESS)) {
+        return Some(address.trim().to_owned());
+    }
+    let noted = std::fs::read(bundle.join(BOOTSTRAP)).ok()?;
+    let noted: serde_json::Value = serde_json::from_slice(&noted).ok()?;
+    noted["address"].as_str().map(str::to_owned)
 }
 
 fn answer(bundle: &Path) -> io::Result<()> {

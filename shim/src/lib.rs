@@ -34,9 +34,11 @@ pub fn run() -> ExitCode {
     let mut words = std::env::args();
     let name = words.next().unwrap_or_default();
     let words: Vec<String> = words.collect();
-    let result = match (std::env::var(CRIU_ACTION), words.first().map(String::as_str)) {
-        (Ok(action), _) => run_by_criu(&action),
-        (_, Some(cryo::anchor::ARGUMENT)) => match cryo::anchor::hold(&words[1..]) {
+    if let Ok(action) = std::env::var(CRIU_ACTION) {
+        return run_by_criu(&action);
+    }
+    let result = match words.first().map(String::as_str) {
+        Some(cryo::anchor::ARGUMENT) => match cryo::anchor::hold(&words[1..]) {
             Err(error) => Err(Error::other(error)),
         },
         _ => Args::parse(words).map_err(Error::usage).and_then(|args| dispatch(&name, &args)),
@@ -50,12 +52,23 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn run_by_criu(action: &str) -> Result<(), Error> {
-    if let Some(socket) = std::env::var_os(held::SOCKET_VARIABLE) {
-        return held::stand_still(action, socket.as_ref()).map_err(Error::io("hold the restore"));
+/// What we print goes into CRIU's log, so an error has the form of CRIU's own.
+fn run_by_criu(action: &str) -> ExitCode {
+    let result = match std::env::var_os(held::SOCKET_VARIABLE) {
+        Some(socket) => held::stand_still(action, socket.as_ref()).map_err(Error::io("hold the restore")),
+        None => {
+            let folder = std::env::var_os(CRIU_IMAGE).unwrap_or_default();
+            cryo::checkpoint::seal_from_criu(action, folder.as_ref())
+                .map_err(Error::io("seal the checkpoint"))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error (cryo): {error}");
+            ExitCode::FAILURE
+        }
     }
-    let folder = std::env::var_os(CRIU_IMAGE).unwrap_or_default();
-    cryo::checkpoint::seal_from_criu(action, folder.as_ref()).map_err(Error::io("seal the checkpoint"))
 }
 
 fn dispatch(name: &str, args: &Args) -> Result<(), Error> {

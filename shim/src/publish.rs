@@ -55,7 +55,9 @@ impl Publisher {
                 Err(error) => error,
             };
             self.client = None;
-            if let ttrpc::Error::RpcStatus(_) = error {
+            if let ttrpc::Error::RpcStatus(status) = &error
+                && status.code() != ttrpc::Code::UNAVAILABLE
+            {
                 refusals += 1;
                 if refusals == MOST_REFUSALS {
                     tracing::error!(%error, topic = envelope.topic, "containerd refuses an event; it is given up");

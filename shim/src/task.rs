@@ -161,9 +161,14 @@ impl Task for Service {
         let ended = match exec(request.exec_id) {
             Some(exec) => container.delete_exec(exec).await.map_err(status::of)?,
             None => {
-                let ended = container.delete().await.map_err(status::of)?;
-                self.slots().remove(&request.id);
-                ended
+                let service = self.clone();
+                // A task of its own: the id is free again even if nobody awaits that.
+                let deleted = tokio::spawn(async move {
+                    let ended = container.delete().await?;
+                    service.slots().remove(&request.id);
+                    Ok(ended)
+                });
+                deleted.await.map_err(status::internal)?.map_err(status::of)?
             }
         };
         let Ended { pid, exit } = ended;
@@ -248,11 +253,13 @@ impl Task for Service {
                 .map_err(status::invalid)?,
         };
         let deadline = policy::deadline(container.annotations()).map_err(status::invalid)?;
+        let mut criu = options.criu;
+        criu.tcp_established |= policy::keeps_tcp(container.annotations()).map_err(status::invalid)?;
         let checkpoint = checkpoint::Request {
             image: request.path.into(),
             exit,
             work: options.work,
-            options: options.criu,
+            options: criu,
             deadline,
         };
         container.checkpoint(checkpoint).await.map_err(status::of)?;

@@ -11,9 +11,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Cgroup, Error, file, place::Place, stragglers::Suspects};
+
+/// Long enough for a thread to die.
+const LET_GO: Duration = Duration::from_millis(2);
 
 /// How still a cgroup stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,12 @@ impl Cgroup {
             }
             if !pauses.pause().await {
                 break;
+            }
+            if !switch.is_v2 && pauses.are_long() {
+                // A thread that executes a program waits for its siblings to die, and with
+                // version 1 they can't while they are frozen.
+                switch.set(false)?;
+                sleep(LET_GO).await;
             }
         }
         let suspects = Suspects::of(&self.processes()?);
@@ -172,6 +181,10 @@ impl Pauses {
 
     fn until(deadline: Instant) -> Self {
         Self { next: Duration::from_millis(1), deadline }
+    }
+
+    fn are_long(&self) -> bool {
+        self.next == Self::LONGEST
     }
 
     /// Waits a while, or says that there is no time left.

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
 use super::{
@@ -19,15 +20,32 @@ impl Cgroup {
     /// Removes its folders and all below, if no process is in them. That none
     /// are left is success, whoever removed them.
     pub async fn remove(&self) -> Result<(), Error> {
+        self.remove_without(|_| false).await
+    }
+
+    /// Kills the processes in it that `doomed` says are to be killed, those that
+    /// come in meanwhile too, and removes it.
+    pub async fn remove_without(&self, doomed: impl Fn(u32) -> bool) -> Result<(), Error> {
         let mut pause = Duration::from_millis(1);
         for _ in 1..ATTEMPTS {
+            self.kill(&doomed);
             if self.try_remove().is_ok() {
                 return Ok(());
             }
             sleep(pause).await;
             pause *= 2;
         }
+        self.kill(&doomed);
         self.try_remove()
+    }
+
+    fn kill(&self, doomed: impl Fn(u32) -> bool) {
+        let processes = self.processes().unwrap_or_default();
+        let pids = processes.into_iter().filter(|pid| doomed(*pid));
+        for pid in pids.filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
 
     fn try_remove(&self) -> Result<(), Error> {

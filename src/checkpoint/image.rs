@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 
 use super::manifest::{self, Manifest, Network};
 use crate::criu::images;
@@ -34,8 +34,10 @@ pub enum Error {
     Unsealed(PathBuf),
     #[error("the checkpoint in {} is damaged: {problem}", path.display())]
     Damaged { path: PathBuf, problem: String },
-    #[error("the checkpoint in {} holds '{name}', which is no plain file of ours: refused", path.display())]
-    Hostile { path: PathBuf, name: String },
+    #[error("the checkpoint in {} isn't trusted: '{name}' is {what}", path.display())]
+    Hostile { path: PathBuf, name: String, what: &'static str },
+    #[error("{} is in use by another checkpoint or restore: wait for that, or choose another folder", .0.display())]
+    Busy(PathBuf),
 }
 
 /// An image that is being made.
@@ -43,7 +45,10 @@ pub enum Error {
 pub struct Staging {
     target: PathBuf,
     folder: PathBuf,
-    created: bool,
+    /// The topmost folder that we had to make.
+    made: Option<PathBuf>,
+    /// Nobody else writes there, or restores from there, as long as this is held.
+    _lock: OwnedFd,
 }
 
 /// An image that can be restored. Holds its folder open: what was checked is what is
@@ -60,21 +65,34 @@ impl Staging {
     /// Makes room for a new image at a path of the client's.
     pub fn begin(target: &Path) -> Result<Staging, Error> {
         check_path(target)?;
+        let made = topmost_missing(target);
+        let begun = Staging::make_room(target, made.is_some());
+        match begun {
+            Ok((folder, lock)) => Ok(Staging { target: target.to_owned(), folder, made, _lock: lock }),
+            Err(error) => {
+                remove_made(made.as_deref(), target);
+                Err(error)
+            }
+        }
+    }
+
+    fn make_room(target: &Path, missing: bool) -> Result<(PathBuf, OwnedFd), Error> {
         let failed = |source| Error::Folder { path: target.to_owned(), source };
-        let created = !target.exists();
-        if created {
+        if missing {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(failed)?;
         }
-        let staging = |folder| Staging { target: target.to_owned(), folder, created };
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        let opened = open(target, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        lock(&opened, target, FlockOperation::NonBlockingLockExclusive)?;
         remove_rubbish(target).map_err(failed)?;
         // Memory of the container is in it: nobody else looks at it even half made.
         let private = fs::metadata(target).map_err(failed)?.mode() & 0o077 == 0;
         if private && fs::read_dir(target).map_err(failed)?.next().is_none() {
-            return Ok(staging(target.to_owned()));
+            return Ok((target.to_owned(), opened));
         }
         let folder = target.join(format!("{STAGING_PREFIX}{}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed)?;
-        Ok(staging(folder))
+        Ok((folder, opened))
     }
 
     pub fn folder(&self) -> &Path {
@@ -96,14 +114,35 @@ impl Staging {
             if self.folder != self.target {
                 return fs::remove_dir_all(&self.folder);
             }
-            for name in names(&self.folder)? {
-                fs::remove_file(self.folder.join(name))?;
-            }
-            if self.created { fs::remove_dir(&self.folder) } else { Ok(()) }
+            names(&self.folder)?.iter().try_for_each(|name| fs::remove_file(self.folder.join(name)))
         };
         if let Err(error) = discard() {
             tracing::warn!(%error, folder = %self.folder.display(), "an incomplete checkpoint stays behind");
         }
+        remove_made(self.made.as_deref(), &self.target);
+    }
+}
+
+/// The first folder on the way to `path` that isn't there.
+fn topmost_missing(path: &Path) -> Option<PathBuf> {
+    path.ancestors().take_while(|folder| !folder.exists()).last().map(Path::to_owned)
+}
+
+/// Removes folders that were made on the way to `path`, unless somebody uses them now.
+fn remove_made(top: Option<&Path>, path: &Path) {
+    let Some(top) = top else { return };
+    for folder in path.ancestors().take_while(|folder| folder.starts_with(top)) {
+        if fs::remove_dir(folder).is_err() {
+            return;
+        }
+    }
+}
+
+/// Where locks can't be had (some network file systems) there is none.
+fn lock(folder: &OwnedFd, path: &Path, how: FlockOperation) -> Result<(), Error> {
+    match flock(folder, how) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Busy(path.to_owned())),
+        _ => Ok(()),
     }
 }
 
@@ -152,12 +191,30 @@ impl Image {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         let folder = open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
         let image = Image { path: path.to_owned(), folder, manifest: None };
+        image.finish_arrival()?;
+        lock(&image.folder, path, FlockOperation::NonBlockingLockShared)?;
         image.check_entries()?;
         let manifest = image.check_manifest()?;
-        let foreign =
-            |problem: io::Error| Error::Foreign { path: path.to_owned(), problem: problem.to_string() };
-        images::check_inventory(&image.place()).map_err(foreign)?;
+        images::check_inventory(&image.place())
+            .map_err(|problem| Error::Foreign { path: path.to_owned(), problem: problem.to_string() })?;
         Ok(Image { manifest, ..image })
+    }
+
+    /// What CRIU's own files say about the first process's network namespace.
+    pub fn network(&self) -> Result<images::NetworkImage, Error> {
+        images::network_image(&self.place())
+            .map_err(|problem| Error::Damaged { path: self.path.clone(), problem: problem.to_string() })
+    }
+
+    /// A complete image beside an older one is the last that was taken: a shim died when
+    /// it was about to put it in its place.
+    fn finish_arrival(&self) -> Result<(), Error> {
+        let failed = |source| Error::Folder { path: self.path.clone(), source };
+        if arrivals(&self.place()).map_err(failed)?.is_empty() {
+            return Ok(());
+        }
+        lock(&self.folder, &self.path, FlockOperation::NonBlockingLockExclusive)?;
+        finish_arrivals(&self.place()).map_err(failed)
     }
 
     /// A path to the folder that was opened.
@@ -178,10 +235,14 @@ impl Image {
                 // Left by an operation that died; the next checkpoint removes it.
                 continue;
             }
-            if !metadata.is_file() || metadata.uid() != owner {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                return Err(Error::Hostile { path: self.path.clone(), name });
-            }
+            let what = match metadata.file_type() {
+                kind if kind.is_symlink() => "a link",
+                kind if !kind.is_file() => "no plain file",
+                _ if metadata.uid() != owner => "somebody else's file",
+                _ => continue,
+            };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            return Err(Error::Hostile { path: self.path.clone(), name, what });
         }
         Ok(())
     }
@@ -210,14 +271,16 @@ impl Image {
 }
 
 /// Moves a sealed image to its place. Until its manifest arrives, last of all, there is
-/// no image in that place.
+/// no image in that place. Whoever finds this half done can do it again.
 fn publish(folder: &Path, target: &Path) -> io::Result<()> {
-    remove_image(target)?;
-    for name in names(folder)?.iter().filter(|name| *name != manifest::FILE_NAME) {
+    let manifest = Manifest::read(folder)?;
+    remove_manifest(target)?;
+    for name in names(folder)?.iter().filter(|name| manifest.files.contains_key(*name)) {
         fs::rename(folder.join(name), target.join(name))?;
     }
+    remove_files(target, |name| is_image_file(name) && !manifest.files.contains_key(name))?;
     fs::rename(folder.join(manifest::FILE_NAME), target.join(manifest::FILE_NAME))?;
-    fs::remove_dir(folder)
+    fs::remove_dir_all(folder)
 }
 
 fn check_path(path: &Path) -> Result<(), Error> {
@@ -229,34 +292,50 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
     fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
+/// Complete images that never reached their place.
+fn arrivals(target: &Path) -> io::Result<Vec<PathBuf>> {
+    let staged = stagings(target)?;
+    Ok(staged.into_iter().filter(|folder| is_sealed(folder)).collect())
+}
+
+fn finish_arrivals(target: &Path) -> io::Result<()> {
+    arrivals(target)?.iter().try_for_each(|folder| publish(folder, target))
+}
+
+fn stagings(target: &Path) -> io::Result<Vec<PathBuf>> {
+    let names = names(target)?.into_iter().filter(|name| name.starts_with(STAGING_PREFIX));
+    let folders = names.map(|name| target.join(name));
+    Ok(folders.filter(|folder| fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir())).collect())
+}
+
 /// What an operation that died left: an image without its seal, or a staging folder.
 fn remove_rubbish(target: &Path) -> io::Result<()> {
-    for name in names(target)? {
-        let folder = target.join(&name);
-        if name.starts_with(STAGING_PREFIX) && is_sealed(&folder) {
-            // It was complete; only its arrival is missing.
-            publish(&folder, target)?;
-        } else if name.starts_with(STAGING_PREFIX) {
-            fs::remove_dir_all(folder)?;
-        }
-    }
+    finish_arrivals(target)?;
+    stagings(target)?.iter().try_for_each(fs::remove_dir_all)?;
     match Manifest::read(target) {
-        Ok(manifest) if !manifest.sealed => remove_image(target),
+        Ok(manifest) if !manifest.sealed => {
+            remove_manifest(target)?;
+            remove_files(target, is_image_file)
+        }
         _ => Ok(()),
     }
 }
 
-/// Removes the files of an image and nothing else.
-fn remove_image(folder: &Path) -> io::Result<()> {
-    let ours = |name: &str| name.ends_with(".img") || name == DESCRIPTORS_FILE;
-    let manifest = folder.join(manifest::FILE_NAME);
-    if manifest.exists() {
-        fs::remove_file(manifest)?;
+fn remove_manifest(folder: &Path) -> io::Result<()> {
+    match fs::remove_file(folder.join(manifest::FILE_NAME)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
-    for name in names(folder)?.iter().filter(|name| ours(name)) {
-        fs::remove_file(folder.join(name))?;
-    }
-    Ok(())
+}
+
+fn remove_files(folder: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
+    let names = names(folder)?;
+    names.iter().filter(|name| which(name)).try_for_each(|name| fs::remove_file(folder.join(name)))
+}
+
+/// A file of an image; whatever else lies in the folder is the client's.
+fn is_image_file(name: &str) -> bool {
+    name.ends_with(".img") || name == DESCRIPTORS_FILE
 }
 
 #[cfg(test)]
@@ -275,7 +354,7 @@ mod tests {
 
     fn unsealed_manifest() -> Manifest {
         serde_json::from_value(serde_json::json!({
-            "format": manifest::FORMAT, "sealed": false, "container": "c", "namespace": "n",
+            "version": manifest::VERSION, "sealed": false, "container": "c", "namespace": "n",
             "taken_at": 0, "left_running": false, "runtime": {"name": "runc", "version": ""},
             "criu": null, "kernel": "", "architecture": "", "options": {}, "terminal": false,
             "stdio": {"stdin": "", "stdout": "", "stderr": "", "pipes": []}, "network": "private", "own_users": false,

@@ -14,16 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use super::Container;
 use crate::bundle::{CONFIG, Sharing};
-use crate::criu;
+use crate::criu::{self, images};
 use crate::runtime::{Flavour, Version};
 
 pub const FILE_NAME: &str = "cryo.json";
 /// Readers refuse a higher number than theirs; new optional keys need no new one.
-pub const FORMAT: u32 = 1;
+pub const VERSION: u32 = 1;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
-    pub format: u32,
+    pub version: u32,
     pub sealed: bool,
     pub container: String,
     pub namespace: String,
@@ -102,7 +102,7 @@ impl Manifest {
         let system = rustix::system::uname();
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Manifest {
-            format: FORMAT,
+            version: VERSION,
             sealed: false,
             container: subject.id.clone(),
             namespace: subject.namespace.clone(),
@@ -131,10 +131,10 @@ impl Manifest {
     }
 
     pub fn read(folder: &Path) -> io::Result<Manifest> {
-        let bytes = fs::read(folder.join(FILE_NAME))?;
+        let bytes = images::read_small(&folder.join(FILE_NAME))?;
         let probe: Probe = serde_json::from_slice(&bytes)?;
-        if probe.format != FORMAT {
-            let problem = format!("it has format {}, this version of Cryo reads {FORMAT}", probe.format);
+        if probe.version != VERSION {
+            let problem = format!("it has version {}, this Cryo reads version {VERSION}", probe.version);
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
         }
         Ok(serde_json::from_slice(&bytes)?)
@@ -158,10 +158,10 @@ impl Manifest {
     }
 }
 
-/// All that a reader of any format can rely on.
+/// All that a reader of any version can rely on.
 #[derive(Deserialize)]
 struct Probe {
-    format: u32,
+    version: u32,
 }
 
 impl From<&Sharing> for Network {
@@ -220,17 +220,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_of_the_future_is_refused_by_its_format() {
+    fn a_manifest_of_the_future_is_refused_by_its_version() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE_NAME), r#"{"format":2,"new":true}"#).unwrap();
+        fs::write(folder.path().join(FILE_NAME), r#"{"version":2,"new":true}"#).unwrap();
         let error = Manifest::read(folder.path()).unwrap_err();
-        assert!(error.to_string().contains("format 2"), "{error}");
+        assert!(error.to_string().contains("version 2"), "{error}");
     }
 
     #[test]
     fn a_broken_manifest_is_an_error_and_no_panic() {
         let folder = tempfile::tempdir().unwrap();
-        for text in ["", "{", "[]", r#"{"format":1}"#, "\u{0}"] {
+        for text in ["", "{", "[]", r#"{"version":1}"#, "\u{0}"] {
             fs::write(folder.path().join(FILE_NAME), text).unwrap();
             assert!(Manifest::read(folder.path()).is_err(), "{text:?}");
         }

@@ -133,6 +133,8 @@ pub(super) struct Driver {
     streams: Option<Streams>,
     /// What Start will bring back.
     awaited: Option<Box<restore::Prepared>>,
+    /// What the first process ran before the container's program: the runtime's own.
+    maker: Option<Vec<u8>>,
     /// The process is an anchor: the runtime knows of no container yet.
     anchored: bool,
     /// Kept open for as long as the runtime may look at it.
@@ -175,6 +177,7 @@ impl Driver {
             process: None,
             streams: None,
             awaited: None,
+            maker: None,
             anchored: false,
             network: None,
             cgroup: None,
@@ -192,7 +195,10 @@ impl Driver {
             deleted: false,
         };
         match new.init {
-            Init::Made(live) => driver.live(live),
+            Init::Made(live) => {
+                driver.maker = live.process.program();
+                driver.live(live);
+            }
             Init::Awaited(prepared) => {
                 driver.phase = Phase::Restorable;
                 driver.watch(prepared.anchor.clone());
@@ -235,7 +241,8 @@ impl Driver {
         match request {
             // The client that parked it has given up.
             request if request.is_abandoned() => {}
-            Request::Exec { .. } | Request::StartExec { .. } => self.gate(Ask::Exec, request),
+            Request::Exec { .. } => self.gate(Ask::AddExec, request),
+            Request::StartExec { .. } => self.gate(Ask::StartExec, request),
             Request::Start { .. } => self.gate(Ask::Start, request),
             Request::Checkpoint { .. } => self.gate(Ask::Checkpoint, request),
             Request::Kill { .. } => self.gate(Ask::Kill, request),
@@ -263,6 +270,11 @@ impl Driver {
 
     fn gate(&mut self, ask: Ask, request: Request) {
         match admit(self.phase, ask) {
+            // A process that is half way into the container would be frozen there, and a
+            // dump would know nothing of it.
+            Verdict::Go if freezes(ask) && self.execs.values().any(Exec::is_starting) => {
+                self.parked.push_back(request);
+            }
             Verdict::Go => self.begin(request),
             Verdict::Wait => self.parked.push_back(request),
             Verdict::Gone => request.refuse(Error::Finished),
@@ -379,6 +391,10 @@ impl Driver {
             Phase::Stopped | Phase::Deleting => Status::Stopped,
         }
     }
+}
+
+fn freezes(ask: Ask) -> bool {
+    matches!(ask, Ask::Pause | Ask::Checkpoint)
 }
 
 async fn next_oom(oom: &mut Option<OomWatch>) -> Option<u64> {

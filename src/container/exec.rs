@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use super::lifecycle::{Live, Subject};
 use super::{Ended, Error, ExecSnapshot, Status};
 use crate::bundle::write_atomically;
@@ -33,13 +35,17 @@ pub(super) enum Stage {
 
 impl Exec {
     pub(super) fn new(process: &[u8], stdio: Paths) -> Result<Exec, Error> {
-        let invalid = |error| Error::Invalid(format!("the process to run isn't valid JSON: {error}"));
-        let mut process: serde_json::Value = serde_json::from_slice(process).map_err(invalid)?;
+        let invalid = |error| Error::Invalid(format!("the process to run isn't a JSON object: {error}"));
+        let mut process: Map<String, Value> = serde_json::from_slice(process).map_err(invalid)?;
         // The request decides; the description may say otherwise.
-        process["terminal"] = stdio.terminal.into();
+        process.insert("terminal".to_owned(), stdio.terminal.into());
         let process = serde_json::to_vec(&process).map_err(invalid)?;
         let plan = Plan::new(&stdio)?;
         Ok(Exec { stdio, plan, process, stage: Stage::Added, streams: None })
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.stage, Stage::Starting)
     }
 
     pub(super) fn is_live(&self) -> bool {

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{Create, Error, Node, Options};
 use crate::bundle::{self, ROOTFS, Spec, write_atomically};
 use crate::cgroup::Cgroup;
@@ -19,7 +17,8 @@ use crate::stdio::{self, ConsoleSocket, ForConsole, Identity, Paths, Plan, Strea
 
 /// How long a killed process may take to be gone.
 const DEATH_PATIENCE: Duration = Duration::from_secs(10);
-const THAW_PATIENCE: Duration = Duration::from_millis(500);
+/// containerd waits for five seconds in all.
+const CLEAN_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What never changes about a container.
 #[derive(Debug)]
@@ -128,7 +127,7 @@ async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Erro
         journal: node.journal.clone(),
     };
     if create.checkpoint.is_some() {
-        subject.spec.linux.cgroups_path = restore::own_cgroups_path(&subject);
+        subject.spec.linux.cgroups_path = restore::take_own_cgroup(&subject)?;
     }
     let subject = Arc::new(subject);
     let init = match &create.checkpoint {
@@ -141,12 +140,40 @@ async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Erro
 async fn start_anew(subject: &Subject, no_new_keyring: bool) -> Result<Live, Error> {
     let made = run_create(subject, no_new_keyring).await;
     if made.is_err() {
-        // It may have got half way. That it doesn't know the container is fine.
-        if let Err(error) = subject.runtime.delete(true).await {
-            tracing::warn!(%error, "a container that couldn't be made can't be removed");
-        }
+        remove_unfinished(subject).await;
     }
     made
+}
+
+/// What a runtime has left that got half way. That it doesn't know the container is fine.
+pub(crate) async fn remove_unfinished(subject: &Subject) {
+    restore::detach_root(&subject.runtime);
+    if let Err(error) = subject.runtime.delete().await {
+        tracing::warn!(%error, "a container that couldn't be made can't be removed");
+    }
+    let Some(cgroup) = spec_cgroup(&subject.spec) else { return };
+    // Processes that lost their parent with the runtime have become our children; others
+    // that may be there belong to somebody else.
+    let us = std::process::id();
+    let orphaned = |pid| parent(pid) == Some(us);
+    let others = |pid: &u32| !orphaned(*pid);
+    if !cgroup.processes().unwrap_or_default().iter().any(others)
+        && let Err(error) = cgroup.remove_without(orphaned).await
+    {
+        tracing::warn!(%error, "the cgroup of a container that couldn't be made stays behind");
+    }
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // `12 (name) S 1 …`, where the name may hold brackets of its own.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The cgroup that a specification names, if it is there.
+fn spec_cgroup(spec: &Spec) -> Option<Cgroup> {
+    let path = spec.cgroup_folder()?;
+    Cgroup::at_path(&path).ok()
 }
 
 async fn run_create(subject: &Subject, no_new_keyring: bool) -> Result<Live, Error> {
@@ -194,7 +221,7 @@ pub(super) async fn delete(subject: &Subject, remains: Remains) -> Result<Option
     {
         tracing::warn!("somebody still holds the container's output open; the rest of it is dropped");
     }
-    let deleted = subject.runtime.delete(true).await;
+    let deleted = subject.runtime.delete().await;
     // Whatever happened, nothing of it shall stay: not a frozen cgroup, not a mount.
     if let Some(cgroup) = cgroup
         && let Err(error) = cgroup.remove().await
@@ -225,9 +252,11 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options) -> Vec<String>
     let mut problems = Vec::new();
     let spec = Spec::read(bundle).unwrap_or_default();
     let cgroup = left_cgroup(bundle, &spec);
-    if let Some(cgroup) = &cgroup {
-        // A frozen process dies only when it is thawed.
-        let _ = cgroup.thaw(Instant::now() + THAW_PATIENCE).await;
+    // First of all it ends, whatever the runtime does or doesn't.
+    if let Some(cgroup) = &cgroup
+        && let Err(error) = cgroup.remove_without(|_| true).await
+    {
+        problems.push(error.to_string());
     }
     match Reaper::start() {
         Ok(reaper) => {
@@ -240,17 +269,12 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options) -> Vec<String>
                 systemd_cgroup,
                 reaper,
             };
-            if let Err(error) = runtime.delete(true).await {
+            restore::detach_root(&runtime);
+            if let Err(error) = runtime.delete_within(CLEAN_UP_PATIENCE).await {
                 problems.push(error.to_string());
             }
         }
         Err(error) => problems.push(format!("cannot run the OCI runtime: {error}")),
-    }
-    if let Some(cgroup) = &cgroup {
-        kill_all(cgroup);
-        if let Err(error) = cgroup.remove().await {
-            problems.push(error.to_string());
-        }
     }
     if let Err(error) = detach_all(&bundle.join(ROOTFS)) {
         problems.push(error.to_string());
@@ -258,23 +282,27 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options) -> Vec<String>
     problems
 }
 
-/// A restore that was cut short leaves processes that the runtime doesn't know.
-fn kill_all(cgroup: &Cgroup) {
-    for pid in cgroup.processes().unwrap_or_default() {
-        if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    }
-}
-
+/// The container's cgroup. Not if another container says that it is its own: a clone
+/// whose restore hadn't begun has its original's configuration.
 fn left_cgroup(bundle: &Path, spec: &Spec) -> Option<Cgroup> {
+    if is_shared(bundle, spec) {
+        return None;
+    }
     let pid = bundle::read_pid(&bundle.join(bundle::INIT_PID)).ok();
     let wanted = &spec.linux.cgroups_path;
-    let by_path = || Cgroup::at_path(wanted).ok().filter(|_| wanted.len() > 1 && !wanted.contains(':'));
     // The pid may be somebody else's by now; then the cgroup isn't the container's.
     let by_pid = || {
         let name = wanted.rsplit(['/', ':']).next().filter(|name| !name.is_empty())?;
         Cgroup::of_container(pid?, wanted).ok().filter(|cgroup| cgroup.to_string().contains(name))
     };
-    by_path().or_else(by_pid)
+    spec_cgroup(spec).or_else(by_pid)
+}
+
+fn is_shared(bundle: &Path, spec: &Spec) -> bool {
+    let siblings = bundle.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let others = siblings.into_iter().flatten().flatten().map(|entry| entry.path());
+    others
+        .filter(|other| other.file_name() != bundle.file_name())
+        .filter_map(|other| Spec::read(&other).ok())
+        .any(|other| other.linux.cgroups_path == spec.linux.cgroups_path)
 }

@@ -36,7 +36,9 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     Start,
-    Exec,
+    /// Only noted; nothing happens in the container yet.
+    AddExec,
+    StartExec,
     Pause,
     Resume,
     Update,
@@ -71,6 +73,7 @@ pub fn admit(phase: Phase, ask: Ask) -> Verdict {
         (Ask::Kill, Stopped | Deleting) => Verdict::Gone,
         (Ask::Kill, _) => Verdict::Go,
 
+        (Ask::AddExec, Checkpointing) => Verdict::Go,
         (_, Starting | Changing | Checkpointing) => Verdict::Wait,
         (_, Deleting) => refuse,
 
@@ -78,8 +81,8 @@ pub fn admit(phase: Phase, ask: Ask) -> Verdict {
         (Ask::Start, Running | Paused | Stopped) => refuse,
 
         // The runtime knows best whether it can enter a container not yet started.
-        (Ask::Exec, Created | Running) => Verdict::Go,
-        (Ask::Exec, Restorable | Paused | Stopped) => refuse,
+        (Ask::AddExec | Ask::StartExec, Created | Running) => Verdict::Go,
+        (Ask::AddExec | Ask::StartExec, Restorable | Paused | Stopped) => refuse,
 
         (Ask::Pause, Running) | (Ask::Resume, Paused) => Verdict::Go,
         (Ask::Pause, Created | Restorable | Paused | Stopped) => refuse,
@@ -116,7 +119,8 @@ impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Ask::Start => "start",
-            Ask::Exec => "run a process in",
+            Ask::AddExec => "add a process to",
+            Ask::StartExec => "run a process in",
             Ask::Pause => "pause",
             Ask::Resume => "resume",
             Ask::Update => "update",
@@ -144,10 +148,11 @@ mod tests {
     ];
 
     /// g: go, w: wait, x: refuse, n: gone. A column per phase, in the order above.
-    const TABLE: [(Ask, &str); 8] = [
+    const TABLE: [(Ask, &str); 9] = [
         //                    Cr Re St Ru Pa Ch Ck St De
         (Ask::Start, /*     */ "g  g  w  x  x  w  w  x  x"),
-        (Ask::Exec, /*      */ "g  x  w  g  x  w  w  x  x"),
+        (Ask::AddExec, /*   */ "g  x  w  g  x  w  g  x  x"),
+        (Ask::StartExec, /* */ "g  x  w  g  x  w  w  x  x"),
         (Ask::Pause, /*     */ "x  x  w  g  x  w  w  x  x"),
         (Ask::Resume, /*    */ "x  x  w  x  g  w  w  x  x"),
         (Ask::Update, /*    */ "g  x  w  g  g  w  w  x  x"),

@@ -1,7 +1,8 @@
 //! The little we read and write of CRIU's image files: two magic numbers, then a
 //! length and a message, as often as need be.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use prost::Message;
@@ -13,6 +14,9 @@ const INVENTORY: u32 = 0x5831_3116;
 const PSTREE: u32 = 0x5027_3030;
 const IDS: u32 = 0x5443_2030;
 const NETNS: u32 = 0x5593_3752;
+
+/// What we read of an image is small, whatever somebody else has put there.
+const MOST_BYTES: u64 = 4 << 20;
 
 pub const INVENTORY_FILE: &str = "inventory.img";
 
@@ -45,7 +49,7 @@ pub struct NetworkImage {
 
 /// Whether the folder holds what CRIU calls an image; says what is wrong if not.
 pub fn check_inventory(folder: &Path) -> io::Result<()> {
-    let bytes = std::fs::read(folder.join(INVENTORY_FILE))?;
+    let bytes = read_small(&folder.join(INVENTORY_FILE))?;
     // The one file without the common number before its own.
     if bytes.starts_with(&INVENTORY.to_le_bytes()) {
         return Ok(());
@@ -80,10 +84,20 @@ pub fn external_network() -> Vec<u8> {
     [&COMMON.to_le_bytes()[..], &NETNS.to_le_bytes(), &length.to_le_bytes(), &message].concat()
 }
 
+/// A file that is never large; one that is isn't what it claims to be.
+pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_BYTES { Err(bad("it is far too large")) } else { Ok(bytes) }
+}
+
 fn first<M: Message + Default>(path: &Path, magic: u32) -> io::Result<M> {
-    let bytes = std::fs::read(path)?;
-    let named = |problem: io::Error| io::Error::new(problem.kind(), format!("{}: {problem}", path.display()));
-    M::decode(body(&bytes, magic).map_err(named)?).map_err(|error| named(bad(&error.to_string())))
+    let read = || {
+        let bytes = read_small(path)?;
+        M::decode(body(&bytes, magic)?).map_err(|error| bad(&error.to_string()))
+    };
+    let name = path.file_name().unwrap_or_default().display();
+    read().map_err(|problem| io::Error::new(problem.kind(), format!("{name}: {problem}")))
 }
 
 /// The first message of a file with the given magic.

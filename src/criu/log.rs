@@ -52,7 +52,7 @@ const NOISE: &[&str] = &[
 ];
 
 const REMEDIES: &[(&str, &str)] = &[
-    ("Connected TCP socket", "close the connection or ask for open TCP connections to be checkpointed"),
+    ("Connected TCP socket", "close the connection, or give the container the annotation cryo.tcp=established"),
     ("In-flight connection", "try again when no connection is being set up"),
     ("Some file locks are hold", "ask for file locks to be checkpointed"),
     ("Can't dump ghost file", "make the deleted file smaller or close it"),
@@ -115,7 +115,7 @@ mod tests {
     fn the_cause_is_found_behind_the_noise() {
         let diagnosis = diagnose(TCP).unwrap();
         assert_eq!(diagnosis.line, "inet: Connected TCP socket, consider using --tcp-established option.");
-        assert!(diagnosis.remedy.unwrap().contains("open TCP"));
+        assert!(diagnosis.remedy.unwrap().contains("cryo.tcp"));
     }
 
     #[test]

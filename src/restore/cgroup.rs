@@ -1,26 +1,28 @@
 //! A restored container has a cgroup of its own, whatever its specification was copied
 //! from.
 
+use crate::bundle::{self, Spec, edit_config, set};
 use crate::cgroup::Cgroup;
 use crate::container::Subject;
+use crate::reaper::Process;
 
 /// Where the container is to be put. Clients that clone a container copy its cgroup
 /// path too; while the original lives there, the clone goes beside it, under its own id.
-pub(crate) fn own_cgroups_path(subject: &Subject) -> String {
+/// The bundle says so from now on: whoever cleans up must not end the original.
+pub(crate) fn take_own_cgroup(subject: &Subject) -> Result<String, bundle::Error> {
     let wanted = &subject.spec.linux.cgroups_path;
-    if !is_occupied(wanted) {
-        return wanted.clone();
+    if !is_occupied(&subject.spec) {
+        return Ok(wanted.clone());
     }
     let beside = beside(wanted, &subject.id);
     tracing::info!(id = subject.id, wanted, beside, "another container lives in this one's cgroup");
-    beside
+    edit_config(&subject.bundle, |config| set(config, "linux", "cgroupsPath", beside.as_str().into()))?;
+    Ok(beside)
 }
 
-fn is_occupied(path: &str) -> bool {
-    // Of a systemd path only systemd knows the folder; names there are taken or not.
-    let folder = if path.contains(':') { None } else { Cgroup::at_path(path).ok() };
-    let processes = folder.and_then(|cgroup| cgroup.processes().ok());
-    path.len() > 1 && processes.is_some_and(|processes| !processes.is_empty())
+fn is_occupied(spec: &Spec) -> bool {
+    let cgroup = spec.cgroup_folder().and_then(|folder| Cgroup::at_path(&folder).ok());
+    cgroup.is_some_and(|cgroup| cgroup.processes().is_ok_and(|processes| !processes.is_empty()))
 }
 
 fn beside(path: &str, id: &str) -> String {
@@ -30,16 +32,17 @@ fn beside(path: &str, id: &str) -> String {
     }
 }
 
-/// Its own limits hold only in its own cgroup: says where the process is instead.
-pub(super) fn check(subject: &Subject, pid: u32) -> Result<(), String> {
+/// Says where the container's first process is if it isn't in the container's cgroup.
+pub(super) fn check(subject: &Subject, process: &Process) -> Result<(), String> {
     let wanted = &subject.spec.linux.cgroups_path;
     // systemd makes its own path of it, and without one the runtime chooses.
     if wanted.is_empty() || wanted.contains(':') {
         return Ok(());
     }
-    let there = Cgroup::of_process(pid).map_err(|error| error.to_string())?.to_string();
+    let there = Cgroup::of_process(process.pid()).map_err(|error| error.to_string())?.to_string();
     let inside = there.ends_with(wanted.as_str()) || there.contains(&format!("{wanted}/"));
-    if inside { Ok(()) } else { Err(format!("it is in {there}, not in {wanted}")) }
+    // A dead process has left its cgroup, and may be gone as soon as it is back.
+    if inside || process.is_dead() { Ok(()) } else { Err(format!("it is in {there}, not in {wanted}")) }
 }
 
 #[cfg(test)]
@@ -55,7 +58,10 @@ mod tests {
 
     #[test]
     fn a_place_without_processes_is_free() {
-        assert!(!is_occupied("/no/such/cgroup"));
-        assert!(!is_occupied(""));
+        for path in ["/no/such/cgroup", "", "system.slice:no:such"] {
+            let mut spec = Spec::default();
+            spec.linux.cgroups_path = path.to_owned();
+            assert!(!is_occupied(&spec));
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::runtime::Runtime;
+
 /// containerd unpacks a checkpoint into a temporary folder before a restore and forgets
 /// it: a copy of the container's memory for every restore.
 pub(super) fn remove_daemons_copy(image: &Path) {
@@ -30,20 +32,26 @@ fn is_daemons_copy(image: &Path) -> bool {
     placed && named && fs::symlink_metadata(image).is_ok_and(|meta| meta.is_dir() && meta.uid() == owner)
 }
 
-/// An empty folder that any user can look into, which crun's own isn't.
-pub(super) fn empty_folder() -> PathBuf {
-    let path = PathBuf::from("/run/cryo/empty");
+/// An empty folder that users of a container's own can look into, as into all of its
+/// bundle; crun's own is for root.
+pub(super) fn empty_folder(bundle: &Path) -> PathBuf {
+    let path = bundle.join("cryo-empty");
     // If it can't be made, CRIU says that it isn't there.
-    let _ = fs::create_dir_all(&path);
+    let _ = fs::create_dir(&path);
     path
 }
 
-/// crun binds the root file system here for the time of a restore, and refuses the
-/// next one if the folder is still there.
-pub(super) fn remove_runtime_folders(bundle: &Path) {
-    let folder = bundle.join("criu-root");
-    let _ = crate::mount::detach_all(&folder);
-    let _ = fs::remove_dir(&folder);
+/// runc and crun bind the root file system to a folder for the time of a restore. If one
+/// of them dies meanwhile, crun refuses the next restore, and runc's `delete` goes through
+/// the mount and removes what is in the root file system.
+pub(crate) fn detach_root(runtime: &Runtime) {
+    for folder in [&runtime.bundle, &runtime.root.join(&runtime.id)] {
+        let folder = folder.join("criu-root");
+        if folder.exists() {
+            let _ = crate::mount::detach_all(&folder);
+            let _ = fs::remove_dir(&folder);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use rustix::mount::{
 };
 
 use crate::checkpoint::image::Image;
-use crate::criu::images;
+use crate::criu::images::{self, NetworkImage};
 
 const FOLDER: &str = "cryo-view";
 
@@ -32,14 +32,14 @@ pub(super) enum View {
 }
 
 impl View {
-    /// `external_network`: its namespace comes from outside, whatever the image says.
-    pub(super) fn of(image: &Image, external_network: bool, bundle: &Path) -> io::Result<View> {
-        if !external_network {
-            return Ok(View::Plain(image.place()));
-        }
-        let network = images::network_image(&image.place())?;
+    pub(super) fn plain(image: &Image) -> View {
+        View::Plain(image.place())
+    }
+
+    /// Its network namespace comes from outside, whatever the image says.
+    pub(super) fn with_external(network: &NetworkImage, image: &Image, bundle: &Path) -> io::Result<View> {
         if network.external {
-            return Ok(View::Plain(image.place()));
+            return Ok(View::plain(image));
         }
         let above = bundle.join(FOLDER);
         fs::create_dir_all(&above)?;

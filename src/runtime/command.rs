@@ -60,7 +60,9 @@ pub(super) struct Call<'a> {
     environment: Vec<(&'static str, OsString)>,
     stdio: Option<ChildEnds>,
     input: Option<Vec<u8>>,
+    has_criu: bool,
     deadline: Duration,
+    grace: Duration,
     abort: Abort,
 }
 
@@ -73,7 +75,9 @@ impl<'a> Call<'a> {
             environment: Vec::new(),
             stdio: None,
             input: None,
+            has_criu: false,
             deadline,
+            grace: GRACE,
             abort: Abort::default(),
         }
     }
@@ -107,8 +111,16 @@ impl<'a> Call<'a> {
         self
     }
 
-    pub(super) fn abort(mut self, abort: &Abort) -> Self {
+    /// It runs CRIU, which can be called off.
+    pub(super) fn with_criu(mut self, abort: &Abort) -> Self {
         self.abort = abort.clone();
+        self.has_criu = true;
+        self
+    }
+
+    /// Killed at once when its time is up.
+    pub(super) fn without_grace(mut self) -> Self {
+        self.grace = Duration::ZERO;
         self
     }
 
@@ -124,10 +136,15 @@ impl<'a> Call<'a> {
             .map_err(|source| Error::Spawn { binary: runtime.binary.clone(), source })?;
         // The command holds the container's ends of the pipes.
         drop(command);
+        let has_criu = self.has_criu;
         let exit = self.wait(&process).await?;
         let output = read(&mut output).map_err(files)?;
         if exit.status == 0 {
             return Ok(output);
+        }
+        if has_criu {
+            // CRIU must not go on after the runtime that asked for it has failed.
+            signal_group(&process, Signal::KILL);
         }
         let message = last_words(&log.read(), &output, || format!("exit status {}", exit.status));
         Err(Error::Failed { verb, cause: Cause::of(&message), message })
@@ -164,7 +181,7 @@ impl<'a> Call<'a> {
     }
 
     async fn wait(self, process: &Process) -> Result<Exit, Error> {
-        let Call { verb, deadline: after, .. } = self;
+        let Call { verb, deadline: after, grace, .. } = self;
         let abort = self.abort.clone();
         // Our copies of the container's ends must not keep its pipes open.
         drop(self);
@@ -175,20 +192,25 @@ impl<'a> Call<'a> {
             },
             () = abort.aborted() => Error::Aborted { verb },
         };
-        kill_group(process).await;
+        kill_group(process, grace).await;
         Err(error)
     }
 }
 
 /// Ends a command and everything it started: politely, then not.
-async fn kill_group(process: &Process) {
-    let group = Pid::from_raw(process.pid().cast_signed());
-    let signal = |signal| group.map(|group| kill_process_group(group, signal));
-    signal(Signal::TERM);
-    let _ = timeout(GRACE, process.exited()).await;
+async fn kill_group(process: &Process, grace: Duration) {
+    if !grace.is_zero() {
+        signal_group(process, Signal::TERM);
+        let _ = timeout(grace, process.exited()).await;
+    }
     // Its children may have ignored what it obeyed.
-    signal(Signal::KILL);
+    signal_group(process, Signal::KILL);
     process.exited().await;
+}
+
+fn signal_group(process: &Process, signal: Signal) {
+    // All of them may have ended by themselves.
+    let _ = Pid::from_raw(process.pid().cast_signed()).map(|group| kill_process_group(group, signal));
 }
 
 /// One log file per command: a shared one would show old errors for new.
@@ -299,7 +321,7 @@ mod tests {
         let bundle = tempfile::tempdir().unwrap();
         let runtime = runtime(bundle.path(), "sleep 1000").await;
         let abort = Abort::default();
-        let call = Call::new(&runtime, "checkpoint", Duration::from_secs(1000)).abort(&abort);
+        let call = Call::new(&runtime, "checkpoint", Duration::from_secs(1000)).with_criu(&abort);
         abort.abort();
         assert!(matches!(call.run().await.unwrap_err(), Error::Aborted { .. }));
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::super::exec::{self, Stage};
 use super::super::lifecycle::{self, Remains};
@@ -12,6 +12,8 @@ use crate::runtime::Cause;
 
 /// How long a thaw may take: the kernel needs no time for it worth mentioning.
 const THAW_PATIENCE: Duration = Duration::from_secs(2);
+/// From the runtime's `start` to the container's program; milliseconds, mostly.
+const EXEC_PATIENCE: Duration = Duration::from_secs(10);
 const SIGKILL: u32 = 9;
 
 impl Driver {
@@ -72,9 +74,13 @@ impl Driver {
             _ => Status::Running,
         };
         let runtime = self.subject.runtime.clone();
+        let begun = self.program_begun();
         self.spawn(async move {
             let result = match &change {
-                Change::Pause => runtime.pause().await,
+                Change::Pause => {
+                    begun.await;
+                    runtime.pause().await
+                }
                 Change::Resume => runtime.resume().await,
                 Change::Update(resources) => runtime.update(resources.clone()).await,
             };
@@ -92,11 +98,26 @@ impl Driver {
         self.resting = if paused { Status::Paused } else { Status::Running };
         self.abort = Abort::default();
         let (subject, abort) = (self.subject.clone(), self.abort.clone());
+        let begun = self.program_begun();
         self.spawn(async move {
+            begun.await;
             let container = checkpoint::Container { subject: &subject, process, cgroup, paused };
             let result = checkpoint::take(&container, &request, &abort).await;
             Done::Checkpointed { request, from, reply, result }
         });
+    }
+
+    /// The runtime's `start` returns when its own init is about to execute the container's
+    /// program. Nobody can come back who was frozen before that.
+    fn program_begun(&self) -> impl Future<Output = ()> + use<> {
+        let (process, maker) = (self.process.clone(), self.maker.clone());
+        async move {
+            let (Some(process), Some(maker)) = (process, maker) else { return };
+            let deadline = Instant::now() + EXEC_PATIENCE;
+            while process.program().as_ref() == Some(&maker) && Instant::now() < deadline {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
     }
 
     pub(super) fn kill(&mut self, signal: u32, all: bool, reply: Reply<()>) {

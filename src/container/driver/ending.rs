@@ -77,7 +77,6 @@ impl Driver {
         self.phase = Phase::Stopped;
         self.exit = Some(exit);
         self.oom = None;
-        self.awaited = None;
         self.anchored = false;
     }
 }

@@ -138,10 +138,12 @@ impl Driver {
         if !current || self.ending.is_some() || self.exit.is_some() {
             return;
         }
-        self.ending = Some(Ending::new(exit));
         if self.anchored {
             self.abort.abort();
         }
+        // An anchor only ever ends because it is killed, and isn't always our child to ask.
+        let exit = if self.anchored { Exit { at: exit.at, ..Exit::killed() } } else { exit };
+        self.ending = Some(Ending::new(exit));
     }
 
     fn deletion(&mut self, reply: Reply<Ended>, result: Result<Option<Exit>, Error>) {
