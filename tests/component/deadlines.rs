@@ -83,8 +83,10 @@ fn a_restore_hangs(world: &World, point: &'static str, hang: &'static str) {
         skip("without cgroups nothing tells whose process a killed restore has left");
     }
     let image = take(world, "image", false);
-    let container =
-        hurried(world.container("c1")).from_checkpoint(&image).rule(Script::at("restore", point), hang).created();
+    let container = hurried(world.container("c1"))
+        .from_checkpoint(&image)
+        .rule(Script::at("restore", point), hang)
+        .created();
     let waiting = container.begin(Container::wait);
     let began = Instant::now();
     refused(container.start(), Code::DEADLINE_EXCEEDED, &["restore", "1 s"]);

@@ -101,7 +101,12 @@ fn events_of_containers_that_share_a_shim_keep_their_order(world: &World) {
     world.containerd.go_away();
     let living: Vec<_> = containers
         .iter()
-        .map(|container| container.reconnected().begin(|container| { live(container); Ok(()) }))
+        .map(|container| {
+            container.reconnected().begin(|container| {
+                live(container);
+                Ok(())
+            })
+        })
         .collect();
     living.into_iter().for_each(|life| life.answer().unwrap());
     world.containerd.come_back();
@@ -122,7 +127,8 @@ fn a_shim_that_ends_tells_its_last_events_first(world: &World) {
 
 fn an_event_says_who_when_and_how(world: &World) {
     let rootfs = world.folder("rootfs");
-    let container = world.container("c1").namespace("k8s.io").rootfs(&rootfs).fifos().program(["exit 9"]).boot();
+    let container =
+        world.container("c1").namespace("k8s.io").rootfs(&rootfs).fifos().program(["exit 9"]).boot();
     let pid = container.create().unwrap().pid;
     container.start().unwrap();
     container.wait().unwrap();

@@ -123,7 +123,9 @@ fn in_state(world: &World, state: &str) -> Container {
 
 fn options_of_another_shim_are_refused_and_leave_nothing(world: &World) {
     let container = world.container("c1").boot();
-    for (type_url, value) in [("kata.v1.Options", &b"\xff\xff"[..]), ("containerd.runc.v1.Options", b"\xff\xff")] {
+    for (type_url, value) in
+        [("kata.v1.Options", &b"\xff\xff"[..]), ("containerd.runc.v1.Options", b"\xff\xff")]
+    {
         let request = CreateTaskRequest {
             options: Some(any(type_url, value)).into(),
             ..container.bundle.request.clone()
@@ -138,7 +140,9 @@ fn options_of_another_shim_are_refused_and_leave_nothing(world: &World) {
 fn checkpoint_options_of_another_shim_are_refused(world: &World) {
     let container = world.container("c1").started();
     let image = world.path("image");
-    for (type_url, value) in [("kata.v1.Options", &b"\x08\x01"[..]), ("containerd.runc.v1.CheckpointOptions", b"\xff")] {
+    for (type_url, value) in
+        [("kata.v1.Options", &b"\x08\x01"[..]), ("containerd.runc.v1.CheckpointOptions", b"\xff")]
+    {
         let request = CheckpointTaskRequest {
             options: Some(any(type_url, value)).into(),
             ..container.checkpoint_request(&image, true)
@@ -164,7 +168,8 @@ fn a_bundle_without_a_readable_config_is_refused(world: &World) {
 
 fn stdout_of_an_unknown_kind_is_refused(world: &World) {
     let container = world.container("c1").boot();
-    let request = CreateTaskRequest { stdout: "tcp://somewhere:1".into(), ..container.bundle.request.clone() };
+    let request =
+        CreateTaskRequest { stdout: "tcp://somewhere:1".into(), ..container.bundle.request.clone() };
     let answer = container.client().call::<_, Empty>("Create", &request);
     refused(answer, Code::INVALID_ARGUMENT, &["tcp://somewhere:1"]);
 }

@@ -1,21 +1,21 @@
 //! Every byte a process writes arrives, whoever takes it and whatever becomes of them.
 
+mod loggers;
+
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cryo_protos::api::{Empty, ExecProcessRequest, Status};
 use serde_json::json;
 
-use crate::harness::{AT_ONCE, Code, Pipe, Streams, Test, World, process, refused, tests, until};
+use crate::harness::{AT_ONCE, Code, Pipe, Streams, Test, World, refused, tests};
 
 /// More than all pipes on the way can hold.
 const MUCH: usize = 8 << 20;
 
 pub(crate) fn tests() -> Vec<Test> {
-    tests![
+    let mut tests = tests![
         both_streams_arrive_and_end_with_the_container,
         the_last_bytes_before_the_end_are_not_lost,
         a_slow_reader_holds_up_its_writer_and_nothing_else,
@@ -28,18 +28,12 @@ pub(crate) fn tests() -> Vec<Test> {
         a_terminal_is_resized_and_read_from,
         a_terminal_that_never_arrives_fails_the_creation,
         both_streams_go_to_one_file_whose_folder_is_made,
-        a_logger_gets_both_streams_and_knows_whose_they_are,
-        a_loggers_arguments_are_in_its_uri,
-        a_logger_that_dies_holds_up_nobody,
-        a_logger_that_dies_early_fails_the_creation_under_version_2,
-        a_logger_that_says_nothing_is_ready_when_it_closes,
-        a_logger_that_is_missing_is_named,
-        a_logger_writes_the_rest_after_the_container_has_ended,
-        a_logger_of_a_terminal_gets_its_output,
         no_streams_at_all_are_fine,
         a_full_disk_costs_output_and_nothing_else,
         a_process_that_keeps_the_output_open_delays_the_deletion_only_so_long,
-    ]
+    ];
+    tests.extend(loggers::tests());
+    tests
 }
 
 fn both_streams_arrive_and_end_with_the_container(world: &World) {
@@ -109,8 +103,11 @@ fn a_reader_that_goes_and_comes_back_misses_nothing(world: &World) {
 }
 
 fn a_container_without_a_reader_goes_on(world: &World) {
-    let container =
-        world.container("c1").streams(Streams::UnreadFifos).program(["print unheard", "error unheard", "exit 3"]).started();
+    let container = world
+        .container("c1")
+        .streams(Streams::UnreadFifos)
+        .program(["print unheard", "error unheard", "exit 3"])
+        .started();
     assert_eq!(container.wait().unwrap(), 3);
     let asked = Instant::now();
     container.delete().unwrap();
@@ -146,11 +143,8 @@ fn stdin_stays_open_while_clients_come_and_go(world: &World) {
 
 fn an_exec_has_streams_of_its_own(world: &World) {
     let container = world.container("c1").fifos().started();
-    let (stdin, stdout, stderr) = (
-        Pipe::unread(world.path("in")),
-        Pipe::read(world.path("out")),
-        Pipe::read(world.path("err")),
-    );
+    let (stdin, stdout, stderr) =
+        (Pipe::unread(world.path("in")), Pipe::read(world.path("out")), Pipe::read(world.path("err")));
     let path = |pipe: &Pipe| pipe.path().to_str().unwrap().to_owned();
     let request = ExecProcessRequest {
         stdin: path(&stdin),
@@ -164,7 +158,12 @@ fn an_exec_has_streams_of_its_own(world: &World) {
     assert_eq!((state.stdout, state.exec_id.as_str()), (path(&stdout), "e1"));
     stdin.write("to an exec\n");
     stdout.wait_for("to an exec\n");
-    let close = cryo_protos::api::CloseIORequest { id: "c1".into(), exec_id: "e1".into(), stdin: true, ..Default::default() };
+    let close = cryo_protos::api::CloseIORequest {
+        id: "c1".into(),
+        exec_id: "e1".into(),
+        stdin: true,
+        ..Default::default()
+    };
     container.client().call::<_, Empty>("CloseIO", &close).unwrap();
     assert_eq!(container.wait_exec("e1").unwrap(), 2);
     container.delete_exec("e1").unwrap();
@@ -189,7 +188,8 @@ fn an_exec_with_a_terminal_has_one_stream(world: &World) {
 }
 
 fn a_terminal_is_resized_and_read_from(world: &World) {
-    let container = world.container("c1").streams(Streams::Terminal).program(["print ready", "resized"]).started();
+    let container =
+        world.container("c1").streams(Streams::Terminal).program(["print ready", "resized"]).started();
     container.stdout().wait_for("ready\r\n");
     container.resize(132, 43).unwrap();
     container.stdout().wait_for("size 132 43\r\n");
@@ -214,15 +214,20 @@ fn a_terminal_that_never_arrives_fails_the_creation(world: &World) {
     let asked = Instant::now();
     refused(container.create(), Code::UNKNOWN, &["no terminals left"]);
     assert!(asked.elapsed() < AT_ONCE);
-    assert!(crate::harness::image::names(&container.bundle.path).iter().all(|name| !name.starts_with("console")));
+    assert!(
+        crate::harness::image::names(&container.bundle.path).iter().all(|name| !name.starts_with("console"))
+    );
 }
 
 fn both_streams_go_to_one_file_whose_folder_is_made(world: &World) {
     let file = world.path("logs/of it/all.log");
     let uri = format!("file://{}", file.to_str().unwrap().replace(' ', "%20"));
     for _ in 0..2 {
-        let container =
-            world.container("c1").streams(Streams::Uri(uri.clone())).program(["print out", "error err", "exit 0"]).started();
+        let container = world
+            .container("c1")
+            .streams(Streams::Uri(uri.clone()))
+            .program(["print out", "error err", "exit 0"])
+            .started();
         container.wait().unwrap();
         container.delete().unwrap();
         container.clean_up();
@@ -231,125 +236,6 @@ fn both_streams_go_to_one_file_whose_folder_is_made(world: &World) {
     let mut lines: Vec<_> = fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect();
     lines.sort();
     assert_eq!(lines, ["err", "err", "out", "out"]);
-}
-
-/// A program of the client's that gets stdout as descriptor 3 and stderr as 4.
-pub(crate) fn logger(world: &World, script: &str) -> PathBuf {
-    let path = world.path("logger");
-    // Closing 5 says that it is ready.
-    fs::write(&path, format!("#!/bin/sh\n{script}\n").replace("READY", "exec 5>&-")).unwrap();
-    if !script.contains("READY") {
-        fs::write(&path, format!("#!/bin/sh\nexec 5>&-\n{script}\n")).unwrap();
-    }
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
-
-fn binary(logger: &Path) -> Streams {
-    Streams::Uri(format!("binary://{}", logger.display()))
-}
-
-#[track_caller]
-fn wait_for_text(path: &Path, text: &str) {
-    until(&format!("{} holds {text:?}", path.display()), || fs::read_to_string(path).is_ok_and(|now| now == text));
-}
-
-fn a_logger_gets_both_streams_and_knows_whose_they_are(world: &World) {
-    let log = world.path("log");
-    let script = format!(
-        "(cat <&4 > {0}.err) & cat <&3 > {0}.out; wait; echo $CONTAINER_NAMESPACE $CONTAINER_ID > {0}",
-        log.display()
-    );
-    let logger = logger(world, &script);
-    let container =
-        world.container("c1").streams(binary(&logger)).program(["print out", "error err", "exit 0"]).started();
-    container.wait().unwrap();
-    container.delete().unwrap();
-    wait_for_text(&log, "default c1\n");
-    wait_for_text(&log.with_extension("out"), "out\n");
-    wait_for_text(&log.with_extension("err"), "err\n");
-}
-
-fn a_loggers_arguments_are_in_its_uri(world: &World) {
-    let log = world.path("log");
-    let logger = logger(world, &format!("echo \"$@\" > {}; cat <&3", log.display()));
-    let uri = format!("binary://{}?--level=3&name=a+b%26c&-v", logger.display());
-    let container = world.container("c1").streams(Streams::Uri(uri)).program(["exit 0"]).started();
-    container.wait().unwrap();
-    wait_for_text(&log, "--level 3 name a b&c -v\n");
-}
-
-fn a_logger_that_dies_holds_up_nobody(world: &World) {
-    let logger = logger(world, "exec sleep 1000");
-    let fill = format!("fill {MUCH}");
-    let container =
-        world.container("c1").streams(binary(&logger)).program(["wait go", &fill, "error too", "exit 4"]).boot();
-    let gate = crate::harness::Gate::new(&container.bundle.path, "go");
-    container.create().unwrap();
-    container.start().unwrap();
-    let pid = process::with_words(&["sleep 1000"])[0];
-    process::kill(pid, 9);
-    process::wait_for_death(pid);
-    gate.open();
-    assert_eq!(container.wait().unwrap(), 4, "neither stuck nor killed by SIGPIPE");
-    container.delete().unwrap();
-}
-
-fn a_logger_that_dies_early_fails_the_creation_under_version_2(world: &World) {
-    let logger = logger(world, "exit 1");
-    let uri = |scheme| Streams::Uri(format!("{scheme}://{}", logger.display()));
-    let container = world.container("c1").streams(uri("binary-v2")).boot();
-    refused(container.create(), Code::INTERNAL, &[logger.to_str().unwrap(), "ready"]);
-    refused(container.state(), Code::NOT_FOUND, &[]);
-    // Under the first version closing is all there is to say.
-    let container = world.container("c2").streams(uri("binary")).program(["print lost", "exit 0"]).started();
-    assert_eq!(container.wait().unwrap(), 0);
-}
-
-fn a_logger_that_says_nothing_is_ready_when_it_closes(world: &World) {
-    let log = world.path("log");
-    let script = format!("printf x >&5; READY; cat <&3 > {}", log.display());
-    let logger = logger(world, &script);
-    let uri = Streams::Uri(format!("binary-v2://{}", logger.display()));
-    let container = world.container("c1").streams(uri).program(["print hello", "exit 0"]).started();
-    container.wait().unwrap();
-    container.delete().unwrap();
-    wait_for_text(&log, "hello\n");
-}
-
-fn a_logger_that_is_missing_is_named(world: &World) {
-    let container = world.container("c1").streams(Streams::Uri("binary:///nowhere/logger".into())).boot();
-    refused(container.create(), Code::INTERNAL, &["/nowhere/logger"]);
-}
-
-fn a_logger_writes_the_rest_after_the_container_has_ended(world: &World) {
-    let log = world.path("log");
-    let script = format!("trap '' TERM; READY; cat <&3 > {0}.new; mv {0}.new {0}", log.display());
-    let logger = logger(world, &script);
-    let fill = "fill 300000";
-    let container = world.container("c1").streams(binary(&logger)).program([fill, "exit 0"]).started();
-    container.wait().unwrap();
-    container.delete().unwrap();
-    container.clean_up();
-    until("all of it is written", || fs::metadata(&log).is_ok_and(|metadata| metadata.len() == 300_000));
-}
-
-fn a_logger_of_a_terminal_gets_its_output(world: &World) {
-    let log = world.path("log");
-    let logger = logger(world, &format!("cat <&3 > {}", log.display()));
-    let container = world.container("c1").program(["print hello", "exit 0"]).boot();
-    let config = fs::read_to_string(container.path("config.json")).unwrap();
-    fs::write(container.path("config.json"), config.replace(r#""terminal":false"#, r#""terminal":true"#)).unwrap();
-    let request = cryo_protos::api::CreateTaskRequest {
-        terminal: true,
-        stdout: format!("binary://{}", logger.display()),
-        ..container.bundle.request.clone()
-    };
-    container.client().call::<_, Empty>("Create", &request).unwrap();
-    container.start().unwrap();
-    container.wait().unwrap();
-    container.delete().unwrap();
-    wait_for_text(&log, "hello\r\n");
 }
 
 fn no_streams_at_all_are_fine(world: &World) {

@@ -175,6 +175,7 @@ impl<'a> Blueprint<'a> {
         self
     }
 
+    #[expect(clippy::wrong_self_convention, reason = "it says what the container is made from")]
     pub(crate) fn from_checkpoint(mut self, image: impl Into<PathBuf>) -> Self {
         self.checkpoint = Some(image.into());
         self

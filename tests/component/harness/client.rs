@@ -91,10 +91,9 @@ impl Client {
 impl From<ttrpc::Error> for Refusal {
     fn from(error: ttrpc::Error) -> Refusal {
         match error {
-            ttrpc::Error::RpcStatus(status) => Refusal {
-                code: status.code.enum_value_or(Code::UNKNOWN),
-                message: status.message,
-            },
+            ttrpc::Error::RpcStatus(status) => {
+                Refusal { code: status.code.enum_value_or(Code::UNKNOWN), message: status.message }
+            }
             // Nothing the shim said: it is gone, or too slow.
             other => Refusal { code: Code::UNAVAILABLE, message: other.to_string() },
         }

@@ -54,7 +54,11 @@ struct Told {
 impl Containerd {
     pub(crate) fn start(runtime: Handle) -> Containerd {
         fs::create_dir_all("/run/containerd").unwrap();
-        let ledger = Ledger { told: Mutex::default(), refused: Mutex::default(), answer: watch::Sender::new(Answer::Accept) };
+        let ledger = Ledger {
+            told: Mutex::default(),
+            refused: Mutex::default(),
+            answer: watch::Sender::new(Answer::Accept),
+        };
         let containerd = Containerd { runtime, server: Mutex::default(), ledger: Arc::new(ledger) };
         containerd.come_back();
         containerd
@@ -146,10 +150,16 @@ fn read(envelope: &Envelope) -> (String, String) {
         "/tasks/start" => of::<task::TaskStart>(&event, |e| (e.container_id, "start".into())),
         "/tasks/exit" => of::<task::TaskExit>(&event, |e| {
             let status = e.exit_status;
-            let what = if e.id == e.container_id { format!("exit {status}") } else { format!("exit {} {status}", e.id) };
+            let what = if e.id == e.container_id {
+                format!("exit {status}")
+            } else {
+                format!("exit {} {status}", e.id)
+            };
             (e.container_id, what)
         }),
-        "/tasks/delete" => of::<task::TaskDelete>(&event, |e| (e.container_id, format!("delete {}", e.exit_status))),
+        "/tasks/delete" => {
+            of::<task::TaskDelete>(&event, |e| (e.container_id, format!("delete {}", e.exit_status)))
+        }
         "/tasks/exec-added" => {
             of::<task::TaskExecAdded>(&event, |e| (e.container_id, format!("exec-added {}", e.exec_id)))
         }
@@ -158,7 +168,9 @@ fn read(envelope: &Envelope) -> (String, String) {
         }
         "/tasks/paused" => of::<task::TaskPaused>(&event, |e| (e.container_id, "paused".into())),
         "/tasks/resumed" => of::<task::TaskResumed>(&event, |e| (e.container_id, "resumed".into())),
-        "/tasks/checkpointed" => of::<task::TaskCheckpointed>(&event, |e| (e.container_id, "checkpointed".into())),
+        "/tasks/checkpointed" => {
+            of::<task::TaskCheckpointed>(&event, |e| (e.container_id, "checkpointed".into()))
+        }
         "/tasks/oom" => of::<task::TaskOOM>(&event, |e| (e.container_id, "oom".into())),
         topic => (String::new(), topic.to_owned()),
     }

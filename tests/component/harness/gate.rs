@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
+use super::blueprint::{Blueprint, Script};
+use super::container::Container;
 use super::pipes::mkfifo;
 use super::process;
 use super::wait::{eventually, until};
@@ -40,4 +44,11 @@ impl Gate {
         std::os::unix::fs::OpenOptionsExt::custom_flags(open.write(true), non_blocking);
         until("the gate is open", || open.open(&self.fifo).is_ok() || !process::is_alive(pid));
     }
+}
+
+/// A shim whose runtime will wait at a gate before it begins its first call of a verb.
+pub(crate) fn at_gate(blueprint: Blueprint<'_>, verb: &'static str) -> (Container, Gate) {
+    let container = blueprint.rule(Script::at(verb, "before").nth(1), json!({"wait": "gate"})).boot();
+    let gate = Gate::new(&container.bundle.path, "gate");
+    (container, gate)
 }

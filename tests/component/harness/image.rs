@@ -23,9 +23,10 @@ pub(crate) fn is_sealed(image: &Path) -> bool {
 pub(crate) fn is_complete(image: &Path) -> bool {
     let Some(manifest) = manifest(image).filter(|manifest| manifest["sealed"] == true) else { return false };
     let files = manifest["files"].as_object().unwrap();
-    !files.is_empty() && files.iter().all(|(name, size)| {
-        fs::metadata(image.join(name)).is_ok_and(|metadata| Some(metadata.len()) == size.as_u64())
-    })
+    !files.is_empty()
+        && files.iter().all(|(name, size)| {
+            fs::metadata(image.join(name)).is_ok_and(|metadata| Some(metadata.len()) == size.as_u64())
+        })
 }
 
 /// All in a folder, with its bytes: for finding out that nothing has changed.
@@ -45,8 +46,12 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 pub(crate) fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }

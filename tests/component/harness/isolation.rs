@@ -56,7 +56,9 @@ impl Role {
         match env::var(ROLE).as_deref() {
             Ok("init") => Role::Init,
             Ok("test") => Role::Test(env::var(TEST).unwrap_or_default()),
-            Ok(role) => role.strip_prefix("stranger:").map_or(Role::Conductor, |socket| Role::Stranger(socket.into())),
+            Ok(role) => {
+                role.strip_prefix("stranger:").map_or(Role::Conductor, |socket| Role::Stranger(socket.into()))
+            }
             Err(_) => Role::Conductor,
         }
     }

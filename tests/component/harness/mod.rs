@@ -9,6 +9,8 @@ mod containerd;
 mod gate;
 pub(crate) mod image;
 mod isolation;
+mod leaves;
+mod logger;
 mod pipes;
 pub(crate) mod process;
 mod shim;
@@ -18,16 +20,18 @@ mod world;
 
 use std::process::ExitCode;
 
-pub(crate) use blueprint::{Blueprint, Bundle, Point, Script, Streams};
-pub(crate) use client::{Client, Refusal, Version, any, pack, refused};
-pub(crate) use container::{Container, Pending};
-pub(crate) use containerd::Answer;
+pub(crate) use blueprint::{Blueprint, Bundle, Script, Streams};
+pub(crate) use client::{Refusal, Version, any, pack, refused};
+pub(crate) use container::Container;
+pub(crate) use containerd::{Answer, Containerd};
 pub(crate) use cryo_protos::ttrpc::Code;
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, at_gate};
+pub(crate) use leaves::Leaves;
+pub(crate) use logger::logger;
 pub(crate) use pipes::{Pipe, mkfifo};
-pub(crate) use shim::{Call, Dialect, Said, said};
+pub(crate) use shim::{Call, Dialect, Said, said, shim};
 pub(crate) use test::{Test, skip, tests};
-pub(crate) use wait::{AT_ONCE, PATIENCE, eventually, until, until_within};
+pub(crate) use wait::{AT_ONCE, SOON, until, until_within};
 pub(crate) use world::World;
 
 /// What this process is: the program that a user started, the first process of a

@@ -60,10 +60,6 @@ impl Pipe {
         String::from_utf8_lossy(&self.heard.lock().unwrap().bytes).into_owned()
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.heard.lock().unwrap().bytes.len()
-    }
-
     #[track_caller]
     pub(crate) fn wait_for(&self, words: &str) {
         until(&format!("{words:?} comes out of {}", self.path.display()), || self.text().contains(words));

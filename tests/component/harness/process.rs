@@ -3,9 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
+use super::isolation::Role;
+use super::shim::said;
 use super::wait::until;
 
 pub(crate) fn all() -> Vec<u32> {
@@ -62,6 +65,20 @@ pub(crate) fn kilobytes(pid: u32, field: &str) -> u64 {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
+pub(crate) fn parent(pid: u32) -> u32 {
+    stat(pid, 1)
+}
+
+pub(crate) fn group(pid: u32) -> u32 {
+    stat(pid, 2)
+}
+
+/// A field of /proc/PID/stat, counted from the state on.
+fn stat(pid: u32, field: usize) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(field).unwrap().parse().unwrap()
+}
+
 /// The files that a process has open, by number.
 pub(crate) fn descriptors(pid: u32) -> Vec<(u32, String)> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
@@ -70,6 +87,30 @@ pub(crate) fn descriptors(pid: u32) -> Vec<(u32, String)> {
         Some((entry.file_name().to_str()?.parse().ok()?, target))
     };
     entries.filter_map(target).collect()
+}
+
+/// What became of somebody who knocked at a socket.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Knock {
+    Answered,
+    /// The connection was closed without a word.
+    Refused,
+    /// There was none.
+    KeptOut,
+}
+
+/// Knocks as a user and a group, who may be others than ours.
+#[track_caller]
+pub(crate) fn knock_as(user: u32, group: u32, socket: &Path) -> Knock {
+    let (name, role) = Role::stranger(socket);
+    let mut command = Command::new("/proc/self/exe");
+    let said = said(command.env(name, role).uid(user).gid(group), &[]);
+    match said.status.code() {
+        Some(0) => Knock::Refused,
+        Some(1) => Knock::Answered,
+        Some(2) => Knock::KeptOut,
+        _ => panic!("whoever knocked ended with {}: {}", said.status, said.stderr),
+    }
 }
 
 /// What a stranger does: says whether anybody answers it.

@@ -53,7 +53,28 @@ pub(crate) struct Said {
 }
 
 impl Call {
+    #[track_caller]
     pub(crate) fn start(&self) -> Said {
+        let (mut command, input) = self.start_command();
+        said(&mut command, &input)
+    }
+
+    /// Called by a shell that prepares something before: `"$@"` in the script is the call.
+    #[track_caller]
+    pub(crate) fn start_in_shell(&self, script: &str) -> Said {
+        let (command, input) = self.start_command();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        said(shell.current_dir(&self.bundle), &input)
+    }
+
+    fn start_command(&self) -> (Command, Vec<u8>) {
         let mut command = self.command();
         command.arg("start").current_dir(&self.bundle);
         let options = self.options.as_ref().map(|any| any.write_to_bytes().unwrap()).unwrap_or_default();
@@ -66,10 +87,10 @@ impl Call {
                 input = self.parameters().write_to_bytes().unwrap();
             }
         }
-        said(&mut command, self.input.as_deref().unwrap_or(&input))
+        (command, self.input.clone().unwrap_or(input))
     }
 
-    fn parameters(&self) -> BootstrapParams {
+    pub(crate) fn parameters(&self) -> BootstrapParams {
         let extension = |any: &Any| Extension { value: Some(any.clone()).into(), ..Extension::default() };
         BootstrapParams {
             instance_id: self.id.clone(),
@@ -89,9 +110,11 @@ impl Call {
         said(&mut command, &[])
     }
 
+    /// From the bundle's folder, so that the runtime finds its script.
+    #[track_caller]
     pub(crate) fn info(&self, options: &[u8]) -> Said {
         let mut command = Command::new(shim());
-        said(command.arg("-info").current_dir("/"), options)
+        said(command.arg("-info").current_dir(&self.bundle), options)
     }
 
     fn command(&self) -> Command {

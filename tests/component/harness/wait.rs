@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// What is answered within this time didn't wait for anything that takes its time.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(2);
+/// Between an event and what has to follow from it in the shim itself.
+pub(crate) const SOON: Duration = Duration::from_secs(3);
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 

@@ -23,7 +23,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> World {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let containerd = Arc::new(Containerd::start(runtime.handle().clone()));
         World {
             runtime,
@@ -57,7 +58,10 @@ impl World {
     /// Whether files can belong to others than us, and processes be theirs.
     pub(crate) fn can_be_others(&self) -> bool {
         let map = fs::read_to_string("/proc/self/uid_map").unwrap();
-        map.split_whitespace().nth(2).and_then(|count| count.parse().ok()).is_some_and(|count: u64| count > 1000)
+        map.split_whitespace()
+            .nth(2)
+            .and_then(|count| count.parse().ok())
+            .is_some_and(|count: u64| count > 1000)
     }
 
     /// A small file system of its own at a path in the test's folder.
@@ -115,7 +119,12 @@ impl World {
         }));
         if ended.is_err() {
             for container in self.containers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter() {
-                eprintln!("--- log of {}, events {:?}\n{}", container.id(), container.events(), container.log());
+                eprintln!(
+                    "--- log of {}, events {:?}\n{}",
+                    container.id(),
+                    container.events(),
+                    container.log()
+                );
             }
         }
         ended.is_ok()

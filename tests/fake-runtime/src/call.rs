@@ -98,9 +98,7 @@ struct Known {
 fn known(verb: &str, flavour: Flavour) -> Known {
     let runc = flavour == Flavour::Runc;
     let (options, flags): (&[_], &[_]) = match verb {
-        "create" => {
-            (&["--bundle", "--pid-file", "--console-socket"], &["--no-pivot", "--no-new-keyring"])
-        }
+        "create" => (&["--bundle", "--pid-file", "--console-socket"], &["--no-pivot", "--no-new-keyring"]),
         "exec" => (&["--process", "--pid-file", "--console-socket"], &["--detach"]),
         "kill" => (&[], &["--all"]),
         "delete" => (&[], &["--force"]),
@@ -108,31 +106,56 @@ fn known(verb: &str, flavour: Flavour) -> Known {
         "checkpoint" if runc => (
             &["--image-path", "--work-path", "--parent-path", "--manage-cgroups-mode", "--empty-ns"],
             &[
-                "--leave-running", "--tcp-established", "--ext-unix-sk", "--shell-job", "--file-locks",
-                "--pre-dump", "--link-remap", "--tcp-skip-in-flight",
+                "--leave-running",
+                "--tcp-established",
+                "--ext-unix-sk",
+                "--shell-job",
+                "--file-locks",
+                "--pre-dump",
+                "--link-remap",
+                "--tcp-skip-in-flight",
             ],
         ),
         "checkpoint" => (
             &["--image-path", "--work-path", "--parent-path", "--manage-cgroups-mode", "--network-lock"],
             &[
-                "--leave-running", "--tcp-established", "--ext-unix-sk", "--shell-job", "--file-locks",
+                "--leave-running",
+                "--tcp-established",
+                "--ext-unix-sk",
+                "--shell-job",
+                "--file-locks",
                 "--pre-dump",
             ],
         ),
         "restore" if runc => (
             &[
-                "--image-path", "--work-path", "--bundle", "--pid-file", "--console-socket",
-                "--manage-cgroups-mode", "--empty-ns",
+                "--image-path",
+                "--work-path",
+                "--bundle",
+                "--pid-file",
+                "--console-socket",
+                "--manage-cgroups-mode",
+                "--empty-ns",
             ],
             &[
-                "--detach", "--no-subreaper", "--no-pivot", "--tcp-established", "--ext-unix-sk",
-                "--shell-job", "--file-locks",
+                "--detach",
+                "--no-subreaper",
+                "--no-pivot",
+                "--tcp-established",
+                "--ext-unix-sk",
+                "--shell-job",
+                "--file-locks",
             ],
         ),
         "restore" => (
             &[
-                "--image-path", "--work-path", "--bundle", "--pid-file", "--console-socket",
-                "--manage-cgroups-mode", "--network-lock",
+                "--image-path",
+                "--work-path",
+                "--bundle",
+                "--pid-file",
+                "--console-socket",
+                "--manage-cgroups-mode",
+                "--network-lock",
             ],
             &["--detach", "--tcp-established", "--tcp-close", "--ext-unix-sk", "--shell-job", "--file-locks"],
         ),

@@ -41,6 +41,9 @@ pub(crate) struct Order {
     waits: bool,
     /// Its end is the end of this process, as in a pid namespace.
     follows: Option<u32>,
+    /// It has been started, and executed what it was made for.
+    #[serde(default)]
+    started: bool,
 }
 
 /// What is to be started, and where it gets its streams.
@@ -62,6 +65,7 @@ impl Birth<'_> {
             terminal: self.console.is_some(),
             waits: self.waits,
             follows: self.follows,
+            started: false,
         };
         let mut command = order.command()?;
         if let Some(socket) = self.console {
@@ -94,7 +98,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     if order == HANG {
         hang_hard();
     }
-    match serde_json::from_str::<Order>(order).map_err(io::Error::from).and_then(|order| live(&order)) {
+    match serde_json::from_str::<Order>(order).map_err(io::Error::from).and_then(live) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("container: {error}");
@@ -103,7 +107,24 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn live(order: &Order) -> io::Result<u8> {
+fn live(order: Order) -> io::Result<u8> {
+    if !order.started {
+        begin(&order)?;
+    }
+    if order.waits && !order.started {
+        fs::File::open(order.state.join("start"))?;
+        return Err(Order { started: true, ..order }.command()?.exec());
+    }
+    let mut trapped = Vec::new();
+    for step in &order.program {
+        if let Some(code) = perform(step, &order, &mut trapped)? {
+            return Ok(code);
+        }
+    }
+    Ok(0)
+}
+
+fn begin(order: &Order) -> io::Result<()> {
     setsid()?;
     if order.terminal {
         ioctl_tiocsctty(io::stdin())?;
@@ -112,17 +133,7 @@ fn live(order: &Order) -> io::Result<u8> {
     if let Some(leader) = order.follows {
         follow(leader)?;
     }
-    fs::write(ready_mark(&order.state, std::process::id()), "")?;
-    if order.waits {
-        fs::File::open(order.state.join("start"))?;
-    }
-    let mut trapped = Vec::new();
-    for step in &order.program {
-        if let Some(code) = perform(step, order, &mut trapped)? {
-            return Ok(code);
-        }
-    }
-    Ok(0)
+    fs::write(ready_mark(&order.state, std::process::id()), "")
 }
 
 /// Dies with the first process, and as everything in its pid namespace would.
@@ -203,6 +214,7 @@ fn fork(order: &Order) -> io::Result<()> {
         terminal: false,
         waits: false,
         follows: order.follows,
+        started: false,
     };
     let child = child.command()?.stdin(Stdio::null()).spawn()?.id();
     let ready = ready_mark(&order.state, child);

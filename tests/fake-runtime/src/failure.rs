@@ -45,7 +45,10 @@ fn write(mut log: File, flavour: Flavour, message: &str) -> io::Result<()> {
             writeln!(log, r#"{{"level":"error","msg":{message},"time":"2026-01-01T00:00:00Z"}}"#)
         }
         Flavour::Crun => {
-            writeln!(log, "{{\n  \"msg\": {message},\n  \"level\": \"error\",\n  \"time\": \"2026-01-01T00:00:00Z\"\n}}")
+            writeln!(
+                log,
+                "{{\n  \"msg\": {message},\n  \"level\": \"error\",\n  \"time\": \"2026-01-01T00:00:00Z\"\n}}"
+            )
         }
     }
 }

@@ -139,7 +139,8 @@ fn perform(action: &Action, container: Option<u32>, log: Option<&Path>) -> Outco
         Action::Hang => hang(),
         Action::HangHard => hang_hard(),
         Action::HangWithChild => {
-            let child = Command::new("/proc/self/exe").args([container::ARGUMENT, container::HANG]).spawn()?;
+            let child =
+                Command::new("/proc/self/exe").args([container::ARGUMENT, container::HANG]).spawn()?;
             fs::write("hanging-child", child.id().to_string())?;
             hang()
         }

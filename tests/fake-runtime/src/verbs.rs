@@ -31,7 +31,7 @@ pub(crate) fn run(call: &Call, script: &Script) -> Outcome {
         "update" => update(call, script),
         "checkpoint" => checkpoint(call, script),
         "restore" => restore(call, script),
-        "features" => features(script),
+        "features" => features(call, script),
         "--version" => version(call, script),
         verb => Err(Failure::new(format!("unknown command {verb:?}"))),
     }
@@ -158,7 +158,11 @@ fn delete(call: &Call, script: &Script) -> Outcome {
                 let _ = fs::remove_dir_all(call.root.join(call.id()));
             }
             // crun says so in spite of the force.
-            return if call.has("--force") && call.flavour == Flavour::Runc { script.reach("after") } else { Err(failure) };
+            return if call.has("--force") && call.flavour == Flavour::Runc {
+                script.reach("after")
+            } else {
+                Err(failure)
+            };
         }
     };
     if state.status() != Status::Stopped && !call.has("--force") {
@@ -192,13 +196,20 @@ fn update(call: &Call, script: &Script) -> Outcome {
     script.reach_with("after", Some(state.pid), None)
 }
 
-fn features(script: &Script) -> Outcome {
+fn features(call: &Call, script: &Script) -> Outcome {
+    let annotations = match call.flavour {
+        Flavour::Runc => json!({
+            "org.opencontainers.runc.version": "1.3.6",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
+        }),
+        Flavour::Crun => json!({ "run.oci.crun.version": "1.28", "run.oci.crun.checkpoint.enabled": "true" }),
+    };
     let features = json!({
         "ociVersionMin": "1.0.0", "ociVersionMax": "1.2.0",
         "hooks": ["prestart", "createRuntime"],
         "mountOptions": ["ro", "rro"],
         "linux": { "namespaces": ["mount", "network", "pid", "user"] },
-        "annotations": { "org.opencontainers.runc.checkpoint.enabled": "true" },
+        "annotations": annotations,
     });
     println!("{features}");
     script.reach("after")
