@@ -9,6 +9,8 @@ use nix::libc::O_NONBLOCK;
 use nix::sys::stat::Mode;
 
 use super::bench::Bench;
+use super::settings::settings;
+use super::slot::BASE;
 use super::failure::{During, Failure, Outcome};
 use super::wait::eventually;
 
@@ -47,8 +49,11 @@ impl Gate {
         })
     }
 
-    /// Lets all in, and takes the gate away.
+    /// Lets all in, and takes the gate away. An open one stays open.
     pub(crate) fn open(&self) -> Outcome {
+        if !self.program.exists() {
+            return Ok(());
+        }
         fs::remove_file(&self.program)?;
         // Refused when all who stood there have been killed, which is fine.
         let opened = OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&self.door);
@@ -69,6 +74,18 @@ pub(crate) fn fake(bench: &Bench, program: &str, verb: &str, body: &str) -> Outc
          exec {} \"$@\"\n",
         real.display()
     );
+    install(bench, program, &script)
+}
+
+/// Runs a command of the shell before the shim that is tested.
+pub(crate) fn wrap_shim(bench: &Bench, command: &str) -> Outcome<PathBuf> {
+    let name = settings().shim.binary_name();
+    let ours = Path::new(BASE).join("bin").join(name);
+    let real = if ours.exists() { ours } else { real_path(name)? };
+    install(bench, name, &format!("#!/bin/sh\n{command}\nexec {} \"$@\"\n", real.display()))
+}
+
+fn install(bench: &Bench, program: &str, script: &str) -> Outcome<PathBuf> {
     let path = bench.slot.folder.join("bin").join(program);
     // Written aside first: a caller must find a whole program or none.
     let aside = path.with_extension("new");

@@ -96,11 +96,16 @@ fn an_exec_goes_on_over_a_restart_of_containerd(bench: &Bench) -> Outcome {
 }
 
 /// A task that ends with 42 while containerd is away, and its pid.
-fn ends_while_containerd_is_away(bench: &Bench, signal: Signal) -> Outcome<(Task<'_>, u32)> {
+fn ends_while_containerd_is_away(
+    bench: &Bench,
+    signal: Signal,
+    meanwhile: impl FnOnce(),
+) -> Outcome<(Task<'_>, u32)> {
     let task = bench.run(&["signals"])?;
     task.stdout().wait_for_line("ready")?;
     let pid = task.pid()?;
     bench.stop_containerd(signal)?;
+    meanwhile();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGTERM)?;
     eventually("it has ended", || cgroup::processes(task.cgroup()).is_empty().then_some(()))?;
     bench.start_containerd()?;
@@ -109,7 +114,9 @@ fn ends_while_containerd_is_away(bench: &Bench, signal: Signal) -> Outcome<(Task
 
 fn an_exit_while_containerd_is_away_is_told_afterwards(bench: &Bench) -> Outcome {
     for signal in BOTH {
-        let (task, pid) = ends_while_containerd_is_away(bench, signal)?;
+        let door = Door::new(bench)?;
+        let (task, pid) = ends_while_containerd_is_away(bench, signal, || door.close())?;
+        door.open();
         let ended = Event::Exit { of: task.id.clone(), pid, status: 42 };
         task.wait_for_event("exit", |event| *event == ended)?;
     }
@@ -118,7 +125,7 @@ fn an_exit_while_containerd_is_away_is_told_afterwards(bench: &Bench) -> Outcome
 
 fn a_task_that_ended_while_containerd_was_away_is_there_afterwards(bench: &Bench) -> Outcome {
     for signal in BOTH {
-        let (task, _) = ends_while_containerd_is_away(bench, signal)?;
+        let (task, _) = ends_while_containerd_is_away(bench, signal, || ())?;
         ensure_eq!(task.wait()?, 42, "the exit status after {signal}");
         ensure_eq!(task.status()?, Status::Stopped, "after {signal}");
         ensure_eq!(task.delete()?.status, 42, "what Delete says");
@@ -127,12 +134,14 @@ fn a_task_that_ended_while_containerd_was_away_is_there_afterwards(bench: &Bench
 }
 
 fn events_while_containerd_is_away_for_a_minute_are_told_in_order(bench: &Bench) -> Outcome {
+    let door = Door::new(bench)?;
     let task = bench.run(&["signals"])?;
     task.stdout().wait_for_line("ready")?;
     let exec = task.exec(&["/bin/guest", "idle"])?;
     let exec_pid = exec.start()?;
     let pid = task.pid()?;
     bench.stop_containerd(Signal::SIGKILL)?;
+    door.close();
     let kill = |pid: u32, signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal);
     kill(exec_pid, Signal::SIGKILL)?;
     kill(pid, Signal::SIGTERM)?;
@@ -140,6 +149,7 @@ fn events_while_containerd_is_away_for_a_minute_are_told_in_order(bench: &Bench)
     // The minute is what is tested: so long a shim must keep what it has to tell.
     thread::sleep(Duration::from_secs(60));
     bench.start_containerd()?;
+    door.open();
     let exit = |of: &str, pid, status| {
         let wanted = Event::Exit { of: of.into(), pid, status };
         task.wait_for_event("exit", move |event| *event == wanted)
