@@ -104,7 +104,7 @@ impl Spec {
     pub fn cgroup_folder(&self) -> Option<String> {
         let path = &self.linux.cgroups_path;
         if !self.has_systemd_cgroup() {
-            return (path.trim_matches('/') != "").then(|| path.clone());
+            return Some(path.clone()).filter(|path| !path.trim_matches('/').is_empty());
         }
         let mut parts = path.split(':');
         let (slice, prefix, name) = (parts.next()?, parts.next()?, parts.next()?);

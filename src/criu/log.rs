@@ -52,7 +52,10 @@ const NOISE: &[&str] = &[
 ];
 
 const REMEDIES: &[(&str, &str)] = &[
-    ("Connected TCP socket", "close the connection, or give the container the annotation cryo.tcp=established"),
+    (
+        "Connected TCP socket",
+        "close the connection, or give the container the annotation cryo.tcp=established",
+    ),
     ("In-flight connection", "try again when no connection is being set up"),
     ("Some file locks are hold", "ask for file locks to be checkpointed"),
     ("Can't dump ghost file", "make the deleted file smaller or close it"),
