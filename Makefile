@@ -38,7 +38,7 @@ lint: ## formatting, clippy, house rules, oldest compiler, licences
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo test --quiet -p cryo --test tidy
 	@sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | xargs -I{} sh -c 'rustup toolchain install {} --profile minimal >/dev/null 2>&1 && cargo +{} check --quiet --target-dir target/msrv'
-	@command -v cargo-deny >/dev/null && cargo deny --log-level error check bans licenses sources || echo "cargo-deny isn't installed: licences unchecked"
+	@command -v cargo-deny >/dev/null && cargo deny --workspace --log-level error check bans licenses sources || echo "cargo-deny isn't installed: licences unchecked"
 
 fuzz: ## every fuzz target for a minute (needs nightly Rust and cargo-fuzz)
 	cd tests/fuzz && for target in targets/*.rs; do cargo +nightly fuzz run --fuzz-dir . $$(basename $$target .rs) -- -max_total_time=60 || exit 1; done

@@ -4,9 +4,7 @@
 mod command;
 mod error;
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 pub use command::Abort;
@@ -23,6 +21,8 @@ use crate::stdio::ChildEnds;
 const LIFECYCLE_DEADLINE: Duration = Duration::from_secs(300);
 /// Nothing of the user's runs inside these.
 const QUICK_DEADLINE: Duration = Duration::from_secs(60);
+/// containerd asks before it makes a container, and can do without an answer.
+const FEATURES_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The runtime, for one container.
 #[derive(Clone, Debug)]
@@ -196,8 +196,8 @@ impl Runtime {
 
     /// Asks the binary which runtime it is.
     pub async fn version(&self) -> Result<Version, Error> {
-        let output = self.ask("--version").await?;
-        let text = output.lines().next().unwrap_or_default().trim().to_owned();
+        let answer = command::ask(self.reaper, &self.binary, "--version", QUICK_DEADLINE).await?;
+        let text = answer.text.lines().next().unwrap_or_default().trim().to_owned();
         match text.split_whitespace().next() {
             Some("runc") => Ok(Version { flavour: Flavour::Runc, text }),
             Some("crun") => Ok(Version { flavour: Flavour::Crun, text }),
@@ -252,29 +252,19 @@ impl Runtime {
         let pid = bundle::read_pid(pid_file).map_err(failed)?;
         self.reaper.adopt(window, pid).map_err(failed)
     }
-
-    async fn ask(&self, question: &str) -> Result<String, Error> {
-        let spawn = |source| Error::Spawn { binary: self.binary.clone(), source };
-        let (answer, write) = io::pipe().map_err(spawn)?;
-        let mut command = Command::new(&self.binary);
-        command.arg(question).stdin(Stdio::null()).stdout(write).stderr(Stdio::null());
-        let process = self.reaper.spawn(&mut command).map_err(spawn)?;
-        drop(command);
-        if tokio::time::timeout(QUICK_DEADLINE, process.exited()).await.is_err() {
-            let _ = process.signal(9);
-            return Err(Error::TimedOut { verb: "--version", after: QUICK_DEADLINE });
-        }
-        // A version fits a pipe, so reading after the end can't block for long.
-        io::read_to_string(answer).map_err(spawn)
-    }
 }
 
-/// What the runtime says of its own abilities, in OCI form; for use without a runtime
-/// of tokio's.
-pub fn features(binary: &Path) -> io::Result<Vec<u8>> {
-    let output = Command::new(binary).arg("features").stdin(Stdio::null()).output()?;
-    if output.status.success() {
-        return Ok(output.stdout);
+/// What the runtime says of its own abilities: JSON, as in the OCI specification.
+pub async fn features(reaper: Reaper, binary: &Path) -> Result<String, Error> {
+    let verb = "features";
+    let failed = |message| Error::Failed { verb, cause: Cause::Other, message };
+    let answer = command::ask(reaper, binary, verb, FEATURES_DEADLINE).await?;
+    if answer.status != 0 {
+        return Err(failed(format!("exit status {}: {}", answer.status, answer.errors.trim())));
     }
-    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    // containerd takes it apart, so it has to be what it expects.
+    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&answer.text) {
+        Ok(_) => Ok(answer.text),
+        Err(error) => Err(failed(format!("no JSON object: {error}"))),
+    }
 }

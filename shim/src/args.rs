@@ -117,8 +117,8 @@ fn action(word: &str) -> Result<Action, String> {
 
 fn truth(name: &str, value: Option<&str>) -> Result<bool, String> {
     match value {
-        None | Some("1" | "t" | "true") => Ok(true),
-        Some("0" | "f" | "false") => Ok(false),
+        None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
         Some(value) => Err(format!("-{name} is true or false, not '{value}'")),
     }
 }

@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use cryo::reaper::Reaper;
 use cryo::runtime::features;
 use cryo_protos::introspection::{RuntimeInfo, RuntimeVersion};
 use cryo_protos::protobuf::Message;
@@ -45,13 +46,24 @@ fn info(options: &Any) -> RuntimeInfo {
 /// The runtime's own words. Without any it has no optional features, as far as
 /// containerd is concerned.
 fn features_of(runtime: &Path) -> Option<Any> {
-    match features(runtime) {
-        Ok(value) => Some(Any { type_url: FEATURES_TYPE.to_owned(), value, ..Any::default() }),
+    match ask(runtime) {
+        Ok(features) => {
+            Some(Any { type_url: FEATURES_TYPE.to_owned(), value: features.into(), ..Any::default() })
+        }
         Err(error) => {
             eprintln!("'{} features' tells nothing: {error}", runtime.display());
             None
         }
     }
+}
+
+fn ask(runtime: &Path) -> Result<String, Error> {
+    let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let event_loop = event_loop.map_err(Error::io("start the event loop"))?;
+    event_loop.block_on(async {
+        let reaper = Reaper::start().map_err(Error::io("become a subreaper"))?;
+        features(reaper, runtime).await.map_err(Error::other)
+    })
 }
 
 pub(crate) fn version() -> &'static str {

@@ -126,7 +126,23 @@ impl Visit for Line {
 
 fn quoted(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/@^+:".contains(&byte);
-    if !text.is_empty() && text.bytes().all(plain) { text.to_owned() } else { format!("{text:?}") }
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.to_owned();
+    }
+    let mut quoted = String::from('"');
+    for char in text.chars() {
+        // Writing to a string can't fail.
+        let _ = match char {
+            '"' | '\\' => write!(quoted, "\\{char}"),
+            '\n' => write!(quoted, "\\n"),
+            '\r' => write!(quoted, "\\r"),
+            '\t' => write!(quoted, "\\t"),
+            char if char.is_ascii_control() => write!(quoted, "\\x{:02x}", u32::from(char)),
+            char if char.is_control() => write!(quoted, "\\u{:04x}", u32::from(char)),
+            char => write!(quoted, "{char}"),
+        };
+    }
+    quoted + "\""
 }
 
 struct Bridge;

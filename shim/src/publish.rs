@@ -16,7 +16,7 @@ use cryo_protos::protobuf::well_known_types::timestamp::Timestamp;
 use cryo_protos::protobuf::{self, MessageField};
 use cryo_protos::ttrpc::{self, context};
 use cryo_protos::{Client, Envelope, EventsClient, api, pack, topics};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -36,9 +36,23 @@ impl Publisher {
         Publisher { address, namespace: namespace.to_owned(), client: None }
     }
 
-    /// Publishes until all senders are gone and everything is told.
-    pub(crate) async fn run(mut self, mut notices: mpsc::UnboundedReceiver<Notice>) {
-        while let Some(notice) = notices.recv().await {
+    /// Publishes until it is told to end, and then whatever was to be told before.
+    pub(crate) async fn run(
+        mut self,
+        mut notices: mpsc::UnboundedReceiver<Notice>,
+        mut end: oneshot::Receiver<()>,
+    ) {
+        loop {
+            let notice = tokio::select! {
+                biased;
+                notice = notices.recv() => notice,
+                _ = &mut end, if !notices.is_closed() => {
+                    // What was sent before is still received.
+                    notices.close();
+                    continue;
+                }
+            };
+            let Some(notice) = notice else { return };
             match self.envelope(notice) {
                 Ok(envelope) => self.deliver(envelope).await,
                 Err(error) => tracing::error!(%error, "an event can't be written down"),

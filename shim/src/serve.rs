@@ -17,7 +17,7 @@ use cryo_protos::ttrpc::asynchronous::transport::Listener;
 use futures_core::Stream;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::args::Args;
 use crate::error::Error;
@@ -67,7 +67,8 @@ async fn serve(args: &Args, handed_over: io::Result<std::os::fd::OwnedFd>) -> Re
     let (events, notices) = mpsc::unbounded_channel();
     let node = Node { reaper, events, journal: Journal::new(JOURNAL) };
     let address = std::env::var(TTRPC_VARIABLE).unwrap_or_default();
-    let publisher = tokio::spawn(Publisher::new(&address, &args.namespace).run(notices));
+    let (end_of_events, ends) = oneshot::channel::<()>();
+    let publisher = tokio::spawn(Publisher::new(&address, &args.namespace).run(notices, ends));
     let service = Service::new(&args.namespace, node);
     let mut server = server(listener, service.clone())?;
     server.start().await.map_err(Error::other)?;
@@ -80,6 +81,8 @@ async fn serve(args: &Args, handed_over: io::Result<std::os::fd::OwnedFd>) -> Re
     let _ = tokio::time::timeout(FLUSH_PATIENCE, server.shutdown()).await;
     drop(server);
     drop(service);
+    // The publisher can't see the end by itself: containers that live on can tell more.
+    drop(end_of_events);
     if tokio::time::timeout(FLUSH_PATIENCE, publisher).await.is_err() {
         tracing::warn!("containerd didn't take the last events");
     }

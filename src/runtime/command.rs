@@ -10,20 +10,20 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::error::{Cause, last_words};
 use super::{Error, Runtime};
-use crate::reaper::{Exit, Process};
+use crate::reaper::{Exit, Process, Reaper};
 use crate::stdio::ChildEnds;
 
 /// Between SIGTERM and SIGKILL, when a command has overstayed.
 const GRACE: Duration = Duration::from_secs(2);
 /// Enough for any error; a runtime that prints more is cut off.
-const OUTPUT_BYTES: u64 = 64 << 10;
+const OUTPUT_BYTES: u64 = 256 << 10;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -128,7 +128,7 @@ impl<'a> Call<'a> {
         let Call { runtime, verb, .. } = self;
         let files = |source| Error::Files { verb, source };
         let log = Log::create(&runtime.bundle, verb).map_err(files)?;
-        let mut output = File::from(memory("output").map_err(files)?);
+        let mut output = memory_for_output().map_err(files)?;
         let mut command = self.command(&log, &output).map_err(files)?;
         let process = runtime
             .reaper
@@ -234,14 +234,45 @@ impl Drop for Log {
     }
 }
 
+/// How a runtime ended that was asked something, and what it printed.
+pub(super) struct Answer {
+    pub(super) status: u32,
+    pub(super) text: String,
+    pub(super) errors: String,
+}
+
+/// Asks a runtime something that has nothing to do with a container.
+pub(super) async fn ask(
+    reaper: Reaper,
+    binary: &Path,
+    question: &'static str,
+    deadline: Duration,
+) -> Result<Answer, Error> {
+    let spawn = |source| Error::Spawn { binary: binary.to_owned(), source };
+    let [mut output, mut errors] = [memory_for_output().map_err(spawn)?, memory_for_output().map_err(spawn)?];
+    let mut command = Command::new(binary);
+    command.arg(question).process_group(0).stdin(Stdio::null());
+    command.stdout(output.try_clone().map_err(spawn)?).stderr(errors.try_clone().map_err(spawn)?);
+    let process = reaper.spawn(&mut command).map_err(spawn)?;
+    let Ok(exit) = timeout(deadline, process.exited()).await else {
+        kill_group(&process, Duration::ZERO).await;
+        return Err(Error::TimedOut { verb: question, after: deadline });
+    };
+    let (text, errors) = (read(&mut output).map_err(spawn)?, read(&mut errors).map_err(spawn)?);
+    Ok(Answer { status: exit.status, text, errors })
+}
+
 /// Output goes to memory, not to a pipe: nobody has to read along, and a stray that
-/// keeps it open keeps nobody waiting.
-fn memory(name: &str) -> io::Result<OwnedFd> {
-    Ok(memfd_create(name, MemfdFlags::CLOEXEC)?)
+/// keeps it open keeps nobody waiting. Nobody can write more than we are ready to read.
+fn memory_for_output() -> io::Result<File> {
+    let memory = memfd_create("output", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&memory, OUTPUT_BYTES)?;
+    fcntl_add_seals(&memory, SealFlags::GROW)?;
+    Ok(memory.into())
 }
 
 fn memory_with(bytes: &[u8]) -> io::Result<File> {
-    let mut file = File::from(memory("input")?);
+    let mut file = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
     file.write_all(bytes)?;
     file.rewind()?;
     Ok(file)
@@ -251,13 +282,12 @@ fn read(file: &mut File) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.take(OUTPUT_BYTES).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reaper::Reaper;
 
     async fn runtime(bundle: &Path, script: &str) -> Runtime {
         let (source, binary) = (bundle.join("source"), bundle.join("runtime"));
