@@ -5,9 +5,11 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::time::timeout;
 
 use crate::reaper::{Process, Reaper};
 use crate::sys;
@@ -15,6 +17,8 @@ use crate::sys;
 /// As the first argument of our own binary: be an anchor.
 pub const ARGUMENT: &str = "anchor";
 const READY: u8 = b'r';
+/// Namespaces are made in milliseconds, unless the kernel is stuck.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +51,9 @@ pub async fn start(reaper: Reaper, kind: Kind) -> io::Result<Process> {
     command.stdin(Stdio::null()).stdout(write).stderr(Stdio::null());
     let anchor = reaper.spawn(&mut command)?;
     drop(command);
-    match pipe::Receiver::from_owned_fd(ready.into())?.read_u8().await {
-        Ok(READY) => Ok(anchor),
+    let mut ready = pipe::Receiver::from_owned_fd(ready.into())?;
+    match timeout(PATIENCE, ready.read_u8()).await {
+        Ok(Ok(READY)) => Ok(anchor),
         _ => {
             let _ = anchor.signal(9);
             Err(io::Error::other(format!("the process that should hold a {} namespace failed", kind.name())))

@@ -21,6 +21,7 @@ use crate::container::Subject;
 use crate::criu::config::Config;
 use crate::criu::log::{self, Failure};
 use crate::criu::{self, NETWORK_KEY, devices};
+use crate::journal::Folder;
 use crate::reaper::Process;
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
 use image::Staging;
@@ -66,7 +67,7 @@ pub enum Error {
     NoCgroup,
     #[error("cannot checkpoint the container: {0}")]
     Freeze(cgroup::Error),
-    #[error("cannot checkpoint the container: criu isn't in this shim's PATH: install CRIU 3.16 or newer")]
+    #[error("cannot checkpoint the container: criu isn't in this shim's PATH: install CRIU 3.19 or newer")]
     NoCriu,
     #[error("cannot checkpoint the container: {0}")]
     Runtime(runtime::Error),
@@ -83,16 +84,17 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
     find_criu()?;
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
     let options = in_force(&request.options, container);
-    let staging = Staging::begin(&request.image)?;
+    let target = request.image.clone();
+    let staging = aside(move || Staging::begin(&target)).await?;
     let attempt = async {
         let work = work_folder(subject, "checkpoint")?;
         let attempt = Attempt { container, request, version, options, work, begun: Instant::now(), abort };
         attempt.run(staging.folder()).await
     };
     match attempt.await {
-        Ok(()) => Ok(staging.publish()?),
+        Ok(()) => Ok(aside(|| staging.publish()).await?),
         Err(error) => {
-            staging.discard();
+            aside(|| staging.discard()).await;
             Err(error)
         }
     }
@@ -104,7 +106,7 @@ struct Attempt<'a> {
     version: Version,
     options: criu::Options,
     /// For CRIU's configuration, log and statistics; kept for a while.
-    work: PathBuf,
+    work: Folder,
     begun: Instant,
     abort: &'a Abort,
 }
@@ -124,16 +126,20 @@ impl Attempt<'_> {
 
     /// Whether it went too far to go back: the image was sealed and the container killed.
     async fn was_stopped(&self, folder: &Path) -> bool {
-        let dying = self.request.exit && image::is_sealed(folder);
-        dying && timeout(KILL_PATIENCE, self.container.process.exited()).await.is_ok()
+        if !self.request.exit || !image::is_sealed(folder) {
+            return false;
+        }
+        let process = &self.container.process;
+        let quickly = timeout(KILL_PATIENCE, process.exited()).await.is_ok();
+        quickly || (process.is_dying() && timeout(DEATH_PATIENCE, process.exited()).await.is_ok())
     }
 
     /// Up to the point of no return, which is CRIU's own.
     async fn dump(&self, folder: &Path) -> Result<(), Error> {
         let Container { subject, paused, .. } = self.container;
-        let work = &self.work;
-        let config =
-            self.config().write(work).map_err(|source| Error::Write { path: work.clone(), source })?;
+        let work = &*self.work;
+        let failed = |source| Error::Write { path: work.to_owned(), source };
+        let config = self.config().write(work).map_err(failed)?;
         self.describe(folder)?;
         if !paused {
             // CRIU freezes too, but polls for it in steps of a tenth of a second.
@@ -164,13 +170,16 @@ impl Attempt<'_> {
         if self.request.exit {
             self.await_death().await;
         }
-        let criu = fs::read_to_string(self.work.join(DUMP_LOG)).ok().and_then(|log| log::version(&log));
+        let criu = log::version(&self.work.join(DUMP_LOG));
         let took = millis(self.begun.elapsed());
-        let sealed = image::seal(folder, |manifest| {
-            manifest.criu = criu;
-            manifest.took = took;
-        });
-        match sealed {
+        let image = folder.to_owned();
+        let seal = move || {
+            image::seal(&image, |manifest| {
+                manifest.criu = criu;
+                manifest.took = took;
+            })
+        };
+        match aside(seal).await {
             Err(error) if image::is_sealed(folder) => {
                 tracing::warn!(%error, "the checkpoint is complete, only its figures are missing");
                 Ok(())
@@ -184,6 +193,9 @@ impl Attempt<'_> {
         if self.request.exit {
             // Called back before the kill; see `seal_from_criu`.
             config = config.set("action-script", criu::our_script());
+            // Files that were deleted under one of their names. CRIU removes the names
+            // it gives them if the container runs on, and the image would lack them.
+            config = config.flag("link-remap");
         }
         if !self.options.tcp_established {
             // The lock keeps peers of open connections quiet. Without any there is
@@ -237,8 +249,7 @@ impl Attempt<'_> {
     fn hand_on_logs(&self) {
         let Some(wanted) = &self.request.work else { return };
         for name in [DUMP_LOG, "stats-dump"] {
-            let copied =
-                fs::create_dir_all(wanted).and_then(|()| fs::copy(self.work.join(name), wanted.join(name)));
+            let copied = hand_on(&self.work.join(name), wanted);
             if let Err(error) = copied
                 && error.kind() != io::ErrorKind::NotFound
             {
@@ -252,8 +263,18 @@ impl Attempt<'_> {
         if timeout(DEATH_PATIENCE, process.exited()).await.is_err() {
             tracing::warn!(pid = process.pid(), "still there after its checkpoint and killed");
             let _ = process.signal(9);
-            process.exited().await;
+            let _ = timeout(DEATH_PATIENCE, process.exited()).await;
         }
+    }
+}
+
+/// Runs work on files beside this thread: a disk that is slow, or a server that is gone,
+/// must not keep others from an answer.
+pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        // It can't be cancelled, so it has panicked; so do we, and the driver sees to it.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
@@ -264,18 +285,30 @@ pub fn seal_from_criu(action: &str, folder: &Path) -> io::Result<()> {
     if action == "post-dump" { image::seal(folder, |_| {}) } else { Ok(()) }
 }
 
-pub(crate) fn work_folder(subject: &Subject, operation: &str) -> Result<PathBuf, Error> {
+pub(crate) fn work_folder(subject: &Subject, operation: &str) -> Result<Folder, Error> {
     let Subject { journal, namespace, id, bundle, .. } = subject;
     journal
         .folder(namespace, id, operation, bundle)
         .map_err(|source| Error::Write { path: bundle.clone(), source })
 }
 
+/// Puts a copy of a file into a folder of the client's, in place of whatever is there.
+pub(crate) fn hand_on(file: &Path, folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let copy = folder.join(file.file_name().unwrap_or_default());
+    // Not through it: it may be a pipe, or a link to elsewhere.
+    match fs::remove_file(&copy) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::copy(file, copy).map(drop)
+}
+
 /// What the client asks for, and what is always good for a container.
 fn in_force(asked: &criu::Options, container: &Container<'_>) -> criu::Options {
     criu::Options {
         file_locks: true,
-        shell_job: asked.shell_job && container.subject.spec.process.terminal,
+        shell_job: asked.shell_job && container.subject.has_terminal(),
         ..asked.clone()
     }
 }

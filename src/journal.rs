@@ -1,11 +1,14 @@
 //! Where CRIU's logs are kept, one folder per operation, after everything else of the
 //! container is gone. The newest are kept, the oldest go.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FlockOperation, flock};
 
 /// At some hundred kilobytes each, this many take no room that anybody misses.
 const KEPT: usize = 50;
@@ -22,7 +25,7 @@ impl Journal {
 
     /// A new folder for an operation on a container. Falls back to the bundle if the
     /// journal can't be written: a log that goes with the container beats none.
-    pub fn folder(&self, namespace: &str, id: &str, operation: &str, bundle: &Path) -> io::Result<PathBuf> {
+    pub fn folder(&self, namespace: &str, id: &str, operation: &str, bundle: &Path) -> io::Result<Folder> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         // Sorting the names sorts them by age.
         let name = format!("{now:013}-{operation}-{}-{}", short(namespace), short(id));
@@ -31,8 +34,9 @@ impl Journal {
             tracing::warn!(%error, folder = %folder.display(), "this operation's logs go with the container");
             let folder = bundle.join(&name);
             private_folder(&folder)?;
-            return Ok(folder);
+            return Folder::hold(folder);
         }
+        let folder = Folder::hold(folder)?;
         self.prune();
         Ok(folder)
     }
@@ -42,11 +46,39 @@ impl Journal {
         let mut folders: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         folders.sort();
         let excess = folders.len().saturating_sub(KEPT);
-        for folder in &folders[..excess] {
+        for folder in folders[..excess].iter().filter(|folder| !is_held(folder)) {
             // Another shim may be removing the same one.
             let _ = fs::remove_dir_all(folder);
         }
     }
+}
+
+/// A folder in use. It stays as long as this lives.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    fn hold(path: PathBuf) -> io::Result<Folder> {
+        let folder = File::open(&path)?;
+        flock(&folder, FlockOperation::NonBlockingLockShared)?;
+        Ok(Folder { path, _lock: folder })
+    }
+}
+
+impl Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn is_held(folder: &Path) -> bool {
+    let lock = |folder| flock(folder, FlockOperation::NonBlockingLockExclusive);
+    File::open(folder).is_ok_and(|folder| lock(folder) == Err(rustix::io::Errno::WOULDBLOCK))
 }
 
 /// Docker's ids have 64 digits; the first ones tell them apart, as in its own output.
@@ -72,6 +104,7 @@ mod tests {
         let journal = Journal::new(root.path());
         let newest = journal.folder("ns", "id", "checkpoint", Path::new("/nowhere")).unwrap();
         assert!(newest.is_dir());
+        assert!(is_held(&newest));
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), KEPT);
     }
 

@@ -1,5 +1,7 @@
 //! A container's root file system: mounting what the client describes, and undoing it.
 
+mod place;
+
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -17,6 +19,7 @@ use rustix::mount::{
 
 use crate::reaper::Reaper;
 use crate::{anchor, sys};
+use place::place_within;
 
 /// One mount as containerd describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,8 +56,11 @@ pub async fn mount_all(reaper: Reaper, mounts: &[Mount], root: &Path) -> Result<
     let folder = |cause| Error::Folder { path: root.to_owned(), cause };
     fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(folder)?;
     for mount in mounts {
-        let on = root.join(mount.target.trim_start_matches('/'));
-        if let Err(error) = mount_one(reaper, mount, &on).await {
+        let mounted = match place_within(root, &mount.target) {
+            Ok(place) => mount_one(reaper, mount, &place.path()).await,
+            Err(cause) => Err(Error::Folder { path: root.join(&mount.target), cause }),
+        };
+        if let Err(error) = mounted {
             let _ = detach_all(root);
             return Err(error);
         }
@@ -143,7 +149,6 @@ async fn mount_one(reaper: Reaper, request: &Mount, on: &Path) -> Result<(), Err
         on: on.to_owned(),
         cause,
     };
-    fs::create_dir_all(on).map_err(failed)?;
     let Some(owners) = options.owners.take() else {
         return options.apply(request, on).map_err(failed);
     };

@@ -10,7 +10,7 @@
 //! while a window is open no stray is collected, so the dead process stays a zombie
 //! and [`Reaper::adopt`] still finds its exit status.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
@@ -53,7 +53,7 @@ static FAMILY: LazyLock<Mutex<Family>> = LazyLock::new(Mutex::default);
 
 #[derive(Default)]
 struct Family {
-    owned: HashSet<u32>,
+    owned: HashMap<u32, Process>,
     windows: usize,
 }
 
@@ -88,9 +88,14 @@ impl Reaper {
 
     /// Starts a command as an owned child. It dies with the shim.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Process> {
+        self.spawn_surviving(sys::die_with_parent(command))
+    }
+
+    /// The same for one that may outlive the shim.
+    pub fn spawn_surviving(&self, command: &mut Command) -> io::Result<Process> {
         // Held across both, so that a quick death isn't taken for a stray's.
         let mut family = family();
-        let child = sys::die_with_parent(command).spawn()?;
+        let child = command.spawn()?;
         own(&mut family, child.id())
     }
 
@@ -147,6 +152,14 @@ impl Process {
         poll(&mut ended, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
+    /// Whether it has been killed and the kernel has yet to carry it out.
+    pub fn is_dying(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        let pending = pending.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        pending.is_some_and(|mask| mask & 1 << (9 - 1) != 0)
+    }
+
     /// Sends a signal; fails with ESRCH once the process is gone.
     pub fn signal(&self, number: i32) -> io::Result<()> {
         let signal = sys::signal(number).ok_or(io::ErrorKind::InvalidInput)?;
@@ -159,17 +172,22 @@ fn family() -> MutexGuard<'static, Family> {
 }
 
 fn own(children: &mut Family, pid: u32) -> io::Result<Process> {
+    // Two waiters would take the exit status from each other.
+    if let Some(process) = children.owned.get(&pid) {
+        return Ok(process.clone());
+    }
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
     let pidfd = Arc::new(pidfd_open(raw, PidfdFlags::NONBLOCK)?);
     let ended = sys::watch(pidfd.clone())?;
     let (publish, exit) = watch::channel(None);
-    children.owned.insert(pid);
+    let process = Process { pid, pidfd, exit };
+    children.owned.insert(pid, process.clone());
     tokio::spawn(async move {
         let exit = wait(&ended).await;
         family().owned.remove(&pid);
         publish.send_replace(Some(exit));
     });
-    Ok(Process { pid, pidfd, exit })
+    Ok(process)
 }
 
 fn collect_strays() {
@@ -178,7 +196,7 @@ fn collect_strays() {
         return;
     }
     for pid in children() {
-        if !family.owned.contains(&pid.as_raw_pid().cast_unsigned()) {
+        if !family.owned.contains_key(&pid.as_raw_pid().cast_unsigned()) {
             // Still alive, or collected a moment ago: both are fine.
             let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }

@@ -25,7 +25,7 @@ use crate::anchor;
 use crate::bundle::{self, Sharing, edit_config, set};
 use crate::checkpoint::image::{self, Image};
 use crate::checkpoint::manifest::{Manifest, Network as NetworkKind};
-use crate::checkpoint::{self, find_criu, work_folder};
+use crate::checkpoint::{self, aside, find_criu, work_folder};
 use crate::container::{Live, Subject, remove_unfinished};
 use crate::criu::config::Config;
 use crate::criu::log::Failure;
@@ -35,7 +35,7 @@ use crate::reaper::Process;
 use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version};
 use crate::stdio::{self, ConsoleSocket};
 pub(crate) use cgroup::take_own_cgroup;
-pub(crate) use leftovers::detach_root;
+pub(crate) use leftovers::{detach_root, note_daemons_copy, remove_daemons_copy, remove_noted_copy};
 use view::View;
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
@@ -111,7 +111,8 @@ pub enum Error {
 pub async fn prepare(subject: Arc<Subject>, image: &Path) -> Result<Prepared, Error> {
     find_criu().map_err(Error::NoCriu)?;
     let deadline = policy::deadline(&subject.spec.annotations)?;
-    let image = Image::open(image)?;
+    let path = image.to_owned();
+    let image = aside(move || Image::open(&path)).await?;
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
     let sharing = subject.spec.sharing("network");
     if let Some(manifest) = &image.manifest {
@@ -143,7 +144,7 @@ impl Prepared {
     /// Ends what was begun. The anchor is the owner's to end.
     pub async fn abandon(self) {
         match self.how {
-            How::Anchored(attempt) => leftovers::remove_daemons_copy(&attempt.image.path),
+            How::Anchored(attempt) => remove_daemons_copy(&attempt.image.path),
             How::Held(held) => held.abandon().await,
         }
     }
@@ -164,11 +165,14 @@ impl Attempt {
     /// With a socket to hold at, it stops there once the namespaces are made.
     async fn run(self, hold: Option<&Path>) -> Result<Restored, Error> {
         let result = self.bring_back(hold).await;
-        if result.is_err() {
-            self.clean_up().await;
+        match &result {
+            Err(Error::Runtime(error)) if error.is_taken() => {}
+            Err(_) => remove_unfinished(&self.subject).await,
+            Ok(_) => {}
         }
         // The daemon made this copy for us and forgets it.
-        leftovers::remove_daemons_copy(&self.image.path);
+        let path = self.image.path.clone();
+        aside(move || remove_daemons_copy(&path)).await;
         Ok(Restored { live: result?, network: self.network })
     }
 
@@ -181,7 +185,7 @@ impl Attempt {
         let config = self
             .config(hold)
             .write(&work)
-            .map_err(|source| Error::Write(checkpoint::Error::Write { path: work.clone(), source }))?;
+            .map_err(|source| Error::Write(checkpoint::Error::Write { path: work.to_owned(), source }))?;
         let call = CriuCall {
             flavour: self.version.flavour,
             image: &view.place(),
@@ -289,15 +293,9 @@ impl Attempt {
 
     fn hand_on_log(&self, work: &Path) {
         let Some(wanted) = &self.subject.restore_work else { return };
-        let copied = fs::create_dir_all(wanted)
-            .and_then(|()| fs::copy(work.join(RESTORE_LOG), wanted.join(RESTORE_LOG)));
-        if let Err(error) = copied {
+        if let Err(error) = checkpoint::hand_on(&work.join(RESTORE_LOG), wanted) {
             tracing::debug!(%error, folder = %wanted.display(), "no restore log for the client");
         }
-    }
-
-    async fn clean_up(&self) {
-        remove_unfinished(&self.subject).await;
     }
 }
 

@@ -70,7 +70,7 @@ impl Publisher {
             };
             self.client = None;
             if let ttrpc::Error::RpcStatus(status) = &error
-                && status.code() != ttrpc::Code::UNAVAILABLE
+                && !matches!(status.code(), ttrpc::Code::UNAVAILABLE | ttrpc::Code::DEADLINE_EXCEEDED)
             {
                 refusals += 1;
                 if refusals == MOST_REFUSALS {

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     if let Err(error) = &result {
         tracing::error!(%error, "the shim ends");
     }
-    // Loggers that are still writing don't keep the process.
+    // Work that is still under way doesn't keep the process.
     runtime.shutdown_background();
     result
 }

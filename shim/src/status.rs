@@ -72,9 +72,10 @@ fn of_image(error: &image::Error) -> Code {
         image::Error::Path(_) | image::Error::Hostile { .. } => Code::INVALID_ARGUMENT,
         image::Error::Folder { source, .. } if source.kind() == ErrorKind::NotFound => Code::NOT_FOUND,
         image::Error::Folder { source, .. } => of_io(source.kind()),
-        image::Error::Foreign { .. } | image::Error::Unsealed(_) | image::Error::Busy(_) => {
-            Code::FAILED_PRECONDITION
-        }
+        image::Error::Foreign { .. }
+        | image::Error::Unsealed(_)
+        | image::Error::Busy(_)
+        | image::Error::Open(_) => Code::FAILED_PRECONDITION,
         image::Error::Damaged { .. } => Code::DATA_LOSS,
     }
 }

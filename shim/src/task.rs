@@ -2,6 +2,7 @@
 //! writes the answer. Versions 2 and 3 of the service have the same messages.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -20,7 +21,7 @@ use cryo_protos::ttrpc::r#async::TtrpcContext;
 use cryo_protos::ttrpc::error::get_rpc_status;
 use cryo_protos::ttrpc::{Code, Result};
 use cryo_protos::{Task, api, pack, runc};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::bundle_files;
 use crate::convert;
@@ -36,11 +37,13 @@ struct Shared {
     node: Node,
     containers: Mutex<HashMap<String, Slot>>,
     shutdown: Notify,
+    /// Asked to end while a container was being made.
+    is_unwanted: AtomicBool,
 }
 
 enum Slot {
-    /// Being made: the name is taken, there is nothing to ask yet.
-    Reserved,
+    /// Being made: the name is taken, there is nothing to ask yet. Closed when that is over.
+    Reserved(watch::Receiver<()>),
     Taken(Container),
 }
 
@@ -51,6 +54,7 @@ impl Service {
             node,
             containers: Mutex::default(),
             shutdown: Notify::new(),
+            is_unwanted: AtomicBool::new(false),
         }))
     }
 
@@ -62,7 +66,7 @@ impl Service {
     pub(crate) fn log_containers(&self) {
         for (id, slot) in self.slots().iter() {
             match slot {
-                Slot::Reserved => tracing::info!(id, "container is being made"),
+                Slot::Reserved(_) => tracing::info!(id, "container is being made"),
                 Slot::Taken(container) => {
                     let now = container.snapshot();
                     tracing::info!(id, status = ?now.status, pid = now.pid, execs = now.execs.len(), "container");
@@ -87,8 +91,30 @@ impl Service {
         if slots.contains_key(id) {
             return Err(get_rpc_status(Code::ALREADY_EXISTS, format!("container {id} already exists")));
         }
-        slots.insert(id.to_owned(), Slot::Reserved);
-        Ok(Reservation { service: self.clone(), id: id.to_owned() })
+        let (made, wait) = watch::channel(());
+        slots.insert(id.to_owned(), Slot::Reserved(wait));
+        Ok(Reservation { service: self.clone(), id: id.to_owned(), _made: made })
+    }
+
+    /// The container, also if it is still being made: who deletes it mustn't miss it.
+    async fn container_once_made(&self, id: &str) -> Result<Container> {
+        loop {
+            let mut wait = match self.slots().get(id) {
+                Some(Slot::Taken(container)) => return Ok(container.clone()),
+                Some(Slot::Reserved(wait)) => wait.clone(),
+                None => return Err(status::no_container()),
+            };
+            // Fails when it is over.
+            while wait.changed().await.is_ok() {}
+        }
+    }
+
+    fn release(&self, id: &str) {
+        let mut slots = self.slots();
+        slots.remove(id);
+        if slots.is_empty() && self.0.is_unwanted.load(Ordering::Relaxed) {
+            self.0.shutdown.notify_one();
+        }
     }
 }
 
@@ -96,6 +122,7 @@ impl Service {
 struct Reservation {
     service: Service,
     id: String,
+    _made: watch::Sender<()>,
 }
 
 impl Reservation {
@@ -106,9 +133,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut slots = self.service.slots();
-        if matches!(slots.get(&self.id), Some(Slot::Reserved)) {
-            slots.remove(&self.id);
+        let is_reserved = matches!(self.service.slots().get(&self.id), Some(Slot::Reserved(_)));
+        if is_reserved {
+            self.service.release(&self.id);
         }
     }
 }
@@ -117,6 +144,7 @@ impl Drop for Reservation {
 impl Task for Service {
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
         let reservation = self.reserve(&request.id)?;
+        self.0.is_unwanted.store(false, Ordering::Relaxed);
         let options = request.options.into_option().unwrap_or_default();
         let options = convert::create_options(&options).map_err(status::invalid)?;
         let bundle = std::path::PathBuf::from(&request.bundle);
@@ -157,7 +185,7 @@ impl Task for Service {
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Result<DeleteResponse> {
-        let container = self.container(&request.id)?;
+        let container = self.container_once_made(&request.id).await?;
         let ended = match exec(request.exec_id) {
             Some(exec) => container.delete_exec(exec).await.map_err(status::of)?,
             None => {
@@ -165,7 +193,7 @@ impl Task for Service {
                 // A task of its own: the id is free again even if nobody awaits that.
                 let deleted = tokio::spawn(async move {
                     let ended = container.delete().await?;
-                    service.slots().remove(&request.id);
+                    service.release(&request.id);
                     Ok(ended)
                 });
                 deleted.await.map_err(status::internal)?.map_err(status::of)?
@@ -326,9 +354,13 @@ impl Task for Service {
 
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Result<Empty> {
         // Whoever has a container here may still need it, whatever `now` says.
-        if self.slots().is_empty() {
+        let slots = self.slots();
+        if slots.is_empty() {
             self.0.shutdown.notify_one();
         }
+        // Whoever gave up waiting for a container asks but once.
+        let is_made = slots.values().any(|slot| matches!(slot, Slot::Reserved(_)));
+        self.0.is_unwanted.store(is_made, Ordering::Relaxed);
         Ok(Empty::default())
     }
 }

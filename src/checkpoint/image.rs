@@ -36,6 +36,8 @@ pub enum Error {
     Damaged { path: PathBuf, problem: String },
     #[error("the checkpoint in {} isn't trusted: '{name}' is {what}", path.display())]
     Hostile { path: PathBuf, name: String, what: &'static str },
+    #[error("checkpoint folder {} can be changed by others: it has to be root's, and writable for nobody else", .0.display())]
+    Open(PathBuf),
     #[error("{} is in use by another checkpoint or restore: wait for that, or choose another folder", .0.display())]
     Busy(PathBuf),
 }
@@ -81,8 +83,9 @@ impl Staging {
         if missing {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(failed)?;
         }
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         let opened = open(target, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        check_folder(&opened, target)?;
         lock(&opened, target, FlockOperation::NonBlockingLockExclusive)?;
         remove_rubbish(target).map_err(failed)?;
         // Memory of the container is in it: nobody else looks at it even half made.
@@ -138,6 +141,14 @@ fn remove_made(top: Option<&Path>, path: &Path) {
     }
 }
 
+/// What is checked now is used later: nobody else may change it meanwhile.
+fn check_folder(folder: &OwnedFd, path: &Path) -> Result<(), Error> {
+    let failed = |error: rustix::io::Errno| Error::Folder { path: path.to_owned(), source: error.into() };
+    let stat = rustix::fs::fstat(folder).map_err(failed)?;
+    let ours = stat.st_uid == rustix::process::geteuid().as_raw();
+    if ours && stat.st_mode & 0o022 == 0 { Ok(()) } else { Err(Error::Open(path.to_owned())) }
+}
+
 /// Where locks can't be had (some network file systems) there is none.
 fn lock(folder: &OwnedFd, path: &Path, how: FlockOperation) -> Result<(), Error> {
     match flock(folder, how) {
@@ -190,7 +201,9 @@ impl Image {
         let failed = |source| Error::Folder { path: path.to_owned(), source };
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         let folder = open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        check_folder(&folder, path)?;
         let image = Image { path: path.to_owned(), folder, manifest: None };
+        image.check_entries()?;
         image.finish_arrival()?;
         lock(&image.folder, path, FlockOperation::NonBlockingLockShared)?;
         image.check_entries()?;
@@ -274,11 +287,15 @@ impl Image {
 /// no image in that place. Whoever finds this half done can do it again.
 fn publish(folder: &Path, target: &Path) -> io::Result<()> {
     let manifest = Manifest::read(folder)?;
+    let older = Manifest::read(target).map(|older| older.files).unwrap_or_default();
+    let had_image = !older.is_empty() || images::check_inventory(target).is_ok();
     remove_manifest(target)?;
     for name in names(folder)?.iter().filter(|name| manifest.files.contains_key(*name)) {
         fs::rename(folder.join(name), target.join(name))?;
     }
-    remove_files(target, |name| is_image_file(name) && !manifest.files.contains_key(name))?;
+    // Of an older image, nothing else: the folder may be anybody's.
+    let is_older = |name: &str| had_image && (older.contains_key(name) || is_image_file(name));
+    remove_files(target, |name| is_older(name) && !manifest.files.contains_key(name))?;
     fs::rename(folder.join(manifest::FILE_NAME), target.join(manifest::FILE_NAME))?;
     fs::remove_dir_all(folder)
 }
@@ -335,7 +352,7 @@ fn remove_files(folder: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
 
 /// A file of an image; whatever else lies in the folder is the client's.
 fn is_image_file(name: &str) -> bool {
-    name.ends_with(".img") || name == DESCRIPTORS_FILE
+    images::is_image_file(name) || name == DESCRIPTORS_FILE
 }
 
 #[cfg(test)]
@@ -421,6 +438,7 @@ mod tests {
     fn an_older_image_stays_until_the_new_one_is_complete() {
         let folder = sealed_image();
         fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+        fs::write(folder.path().join("debian.img"), "mine, too").unwrap();
         let staging = Staging::begin(folder.path()).unwrap();
         fs::write(staging.folder().join("core-1.img"), "new").unwrap();
         assert!(folder.path().join("pages-1.img").exists());
@@ -429,7 +447,7 @@ mod tests {
         staging.publish().unwrap();
         let mut left = names(folder.path()).unwrap();
         left.sort();
-        assert_eq!(left, ["core-1.img", "cryo.json", "notes.txt"]);
+        assert_eq!(left, ["core-1.img", "cryo.json", "debian.img", "notes.txt"]);
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Manifest {
             kernel: system.release().to_string_lossy().into_owned(),
             architecture: system.machine().to_string_lossy().into_owned(),
             options: options.clone(),
-            terminal: subject.spec.process.terminal,
+            terminal: subject.has_terminal(),
             stdio: Stdio {
                 stdin: kind(&subject.paths.stdin),
                 stdout: kind(&subject.paths.stdout),

@@ -137,7 +137,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(done) = self.work.join_next(), if !self.work.is_empty() => {
-                    self.done(done.unwrap_or(Done::Nothing));
+                    self.done(done.unwrap_or(Done::Lost));
                 }
                 Some(kills) = next_oom(&mut self.oom) => self.tell_oom(kills),
                 Some(request) = requests.recv() => self.receive(request),

@@ -76,8 +76,18 @@ impl Live {
 }
 
 impl Subject {
+    /// As it runs now: a restore may have given it the one it had before.
+    pub fn has_terminal(&self) -> bool {
+        Spec::read(&self.bundle).map_or(self.spec.process.terminal, |spec| spec.process.terminal)
+    }
+
     pub fn cgroup(&self, pid: u32) -> Option<Cgroup> {
         match Cgroup::of_container(pid, &self.spec.linux.cgroups_path) {
+            // A runtime that makes no cgroup leaves the container in ours: hands off.
+            Ok(cgroup) if cgroup.processes().is_ok_and(|all| all.contains(&std::process::id())) => {
+                tracing::warn!(pid, "the container has no cgroup of its own");
+                None
+            }
             Ok(cgroup) => Some(cgroup),
             Err(error) => {
                 tracing::warn!(%error, pid, "no statistics and no OOM events for this container");
@@ -90,12 +100,20 @@ impl Subject {
 /// Makes the container, or leaves nothing behind.
 pub(super) async fn create(create: Create, node: &Node) -> Result<New, Error> {
     let root = create.bundle.join(ROOTFS);
-    mount_all(node.reaper, &create.rootfs, &root).await?;
-    let result = make(&create, node).await;
-    if result.is_err()
-        && let Err(error) = unmount_all(&root).await
-    {
-        tracing::warn!(%error, "the root file system stays mounted");
+    if let Some(image) = &create.checkpoint {
+        restore::note_daemons_copy(image, &create.bundle);
+    }
+    let result = match mount_all(node.reaper, &create.rootfs, &root).await {
+        Ok(()) => make(&create, node).await,
+        Err(error) => Err(error.into()),
+    };
+    if result.is_err() {
+        if let Some(image) = &create.checkpoint {
+            restore::remove_daemons_copy(image);
+        }
+        if let Err(error) = unmount_all(&root).await {
+            tracing::warn!(%error, "the root file system stays mounted");
+        }
     }
     let (subject, init) = result?;
     Ok(New { subject, rootfs: create.rootfs, checkpoint: create.checkpoint, init })
@@ -139,8 +157,10 @@ async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Erro
 
 async fn start_anew(subject: &Subject, no_new_keyring: bool) -> Result<Live, Error> {
     let made = run_create(subject, no_new_keyring).await;
-    if made.is_err() {
-        remove_unfinished(subject).await;
+    match &made {
+        Err(Error::Runtime(error)) if error.is_taken() => {}
+        Err(_) => remove_unfinished(subject).await,
+        Ok(_) => {}
     }
     made
 }
@@ -210,6 +230,7 @@ pub(super) async fn delete(subject: &Subject, remains: Remains) -> Result<Option
         awaited.abandon().await;
     }
     let mut exit = None;
+    let is_dead = process.is_none();
     if let Some(process) = process {
         // Made and never started: the runtime's delete would do, a restore's anchor
         // is ours alone.
@@ -221,7 +242,7 @@ pub(super) async fn delete(subject: &Subject, remains: Remains) -> Result<Option
     {
         tracing::warn!("somebody still holds the container's output open; the rest of it is dropped");
     }
-    let deleted = subject.runtime.delete().await;
+    let deleted = if is_dead { subject.runtime.delete_dead().await } else { subject.runtime.delete().await };
     // Whatever happened, nothing of it shall stay: not a frozen cgroup, not a mount.
     if let Some(cgroup) = cgroup
         && let Err(error) = cgroup.remove().await
@@ -279,6 +300,7 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options) -> Vec<String>
     if let Err(error) = detach_all(&bundle.join(ROOTFS)) {
         problems.push(error.to_string());
     }
+    restore::remove_noted_copy(bundle);
     problems
 }
 
@@ -299,10 +321,15 @@ fn left_cgroup(bundle: &Path, spec: &Spec) -> Option<Cgroup> {
 }
 
 fn is_shared(bundle: &Path, spec: &Spec) -> bool {
-    let siblings = bundle.parent().and_then(|folder| std::fs::read_dir(folder).ok());
-    let others = siblings.into_iter().flatten().flatten().map(|entry| entry.path());
-    others
-        .filter(|other| other.file_name() != bundle.file_name())
+    let within = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    // Bundles lie in a folder for each namespace.
+    let namespaces = bundle.parent().and_then(Path::parent).map(within).unwrap_or_default();
+    let bundles = namespaces.iter().flat_map(|namespace| within(namespace));
+    bundles
+        .filter(|other| other != bundle)
         .filter_map(|other| Spec::read(&other).ok())
         .any(|other| other.linux.cgroups_path == spec.linux.cgroups_path)
 }

@@ -18,10 +18,8 @@ pub struct Config(String);
 impl Config {
     /// What suits every container: CRIU's own defaults are made for bare processes.
     pub fn new() -> Config {
-        Config::default()
-            // Open files that were deleted, or that lie on a layer under another name.
-            .set("ghost-limit", GHOST_BYTES)
-            .flag("link-remap")
+        // Open files that were deleted.
+        Config::default().set("ghost-limit", GHOST_BYTES)
     }
 
     pub fn flag(mut self, name: &str) -> Config {
@@ -31,8 +29,14 @@ impl Config {
     }
 
     pub fn set(mut self, name: &str, value: impl AsRef<Path>) -> Config {
-        // Writing to a string can't fail. The values are ours: no quotes, no newlines.
-        let _ = writeln!(self.0, "{name} \"{}\"", value.as_ref().display());
+        let value = value.as_ref().display().to_string();
+        // Paths may come from the client: none of them may add settings of its own.
+        if value.contains(['"', '\n', '\\']) {
+            tracing::warn!(name, value, "can't be said to CRIU and is left out");
+            return self;
+        }
+        // Writing to a string can't fail.
+        let _ = writeln!(self.0, "{name} \"{value}\"");
         self
     }
 
@@ -48,6 +52,12 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_can_not_add_settings() {
+        let config = Config::default().set("external", "mnt[x]\"\naction-script \"/bin/sh");
+        assert_eq!(config, Config::default());
+    }
 
     #[test]
     fn a_file_has_one_setting_per_line() {

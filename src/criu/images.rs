@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use prost::Message;
+use rustix::fs::{Mode, OFlags, open};
 
 use super::NETWORK_KEY;
 
@@ -17,6 +18,15 @@ const NETNS: u32 = 0x5593_3752;
 
 /// What we read of an image is small, whatever somebody else has put there.
 const MOST_BYTES: u64 = 4 << 20;
+
+/// What CRIU's files are called, before a number and `.img`.
+const KINDS: &str = "apparmor autofs binfmt-misc bpfmap-data bpfmap-file cgroup core cpuinfo creds eventfd \
+    eventpoll eventpoll-tfd ext-files fanotify fanotify-mark fdinfo fifo fifo-data filelocks file-locks files fs \
+    ghost-file ids ifaddr inetsk inotify inotify-wd inventory ip6tables ipcns-msg ipcns-sem ipcns-shm ipcns-var \
+    iptables itimers memfd-file memfd-inode mm mountpoints netdev netlinksk netns netns-ct netns-exp nftables \
+    ns-files packetsk pagemap pagemap-shmem pages pidns pipes pipes-data posix-timers pstree reg-files remap-fpath \
+    rlimit route route6 rule seccomp shmem sigacts siginfo signal-p signal-s signalfd sk-queues tcp-stream timens \
+    timerfd tmpfs tmpfs-dev tty tty-data tty-info tun-file unixsk userns utsns vma";
 
 pub const INVENTORY_FILE: &str = "inventory.img";
 
@@ -70,6 +80,15 @@ pub fn network_image(folder: &Path) -> io::Result<NetworkImage> {
     Ok(NetworkImage { file_name, external })
 }
 
+/// Whether a file is one of CRIU's, by its name: `pages-12.img`, `files.img`.
+pub fn is_image_file(name: &str) -> bool {
+    let Some(stem) = name.strip_suffix(".img") else { return false };
+    let numbered = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let kinds = stem.match_indices('-').filter(|(at, _)| stem[at + 1..].split('-').all(numbered));
+    let kind = kinds.map(|(at, _)| &stem[..at]).next().unwrap_or(stem);
+    KINDS.split_whitespace().any(|known| known == kind)
+}
+
 /// Whether a file belongs to the description of a network namespace's content.
 pub fn describes_network(name: &str) -> bool {
     const KINDS: [&str; 9] =
@@ -87,7 +106,13 @@ pub fn external_network() -> Vec<u8> {
 /// A file that is never large; one that is isn't what it claims to be.
 pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    // Whoever made it may have made a pipe, at which a reader waits for ever.
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(bad("it is no plain file"));
+    }
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MOST_BYTES { Err(bad("it is far too large")) } else { Ok(bytes) }
 }
 
@@ -135,6 +160,20 @@ mod tests {
         assert_eq!(plain, NetworkImage { file_name: "netns-10.img".into(), external: false });
         std::fs::write(folder.path().join("netns-10.img"), external_network()).unwrap();
         assert!(network_image(folder.path()).unwrap().external);
+    }
+
+    #[test]
+    fn files_of_criu_are_known_by_their_names() {
+        for name in
+            ["inventory.img", "pages-1.img", "pagemap-shmem-12.img", "tmpfs-dev-5f.img", "netns-ct-9.img"]
+        {
+            assert!(is_image_file(name), "{name}");
+        }
+        for name in
+            ["debian12.img", "disk-1.img", "pages-1.img.bak", ".img", "core-x.img", "boot.img", "files"]
+        {
+            assert!(!is_image_file(name), "{name}");
+        }
     }
 
     #[test]

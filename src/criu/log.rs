@@ -1,6 +1,8 @@
 //! What CRIU's log says about a failure. The only place where its words are read.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::runtime;
@@ -40,6 +42,8 @@ impl fmt::Display for Failure {
     }
 }
 
+const HEAD_BYTES: u64 = 4 << 10;
+
 /// Lines that CRIU prints as errors although nothing failed because of them.
 const NOISE: &[&str] = &[
     // Not root in the first user namespace, or already at the limit.
@@ -58,6 +62,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ),
     ("In-flight connection", "try again when no connection is being set up"),
     ("Some file locks are hold", "ask for file locks to be checkpointed"),
+    ("link remap", "checkpoint with exit, or close the deleted file"),
     ("Can't dump ghost file", "make the deleted file smaller or close it"),
     ("External socket is used", "ask for external unix sockets, or close the socket"),
     (
@@ -83,10 +88,12 @@ pub fn diagnose(log: &str) -> Option<Diagnosis> {
     Some(Diagnosis { line, remedy })
 }
 
-/// The version that wrote the log, as it names itself.
-pub fn version(log: &str) -> Option<String> {
-    let line = log.lines().take(20).find_map(|line| line.split_once("Version: "))?.1;
-    line.split_whitespace().next().map(str::to_owned)
+/// The version that wrote the log, as it names itself at its head.
+pub fn version(log: &Path) -> Option<String> {
+    let mut head = Vec::new();
+    File::open(log).ok()?.take(HEAD_BYTES).read_to_end(&mut head).ok()?;
+    let head = String::from_utf8_lossy(&head);
+    head.split_once("Version: ")?.1.split_whitespace().next().map(str::to_owned)
 }
 
 fn is_error(line: &str) -> bool {
@@ -135,6 +142,8 @@ mod tests {
 
     #[test]
     fn the_version_is_read_from_the_head() {
-        assert_eq!(version(TCP).as_deref(), Some("4.2.1"));
+        let log = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(log.path(), TCP).unwrap();
+        assert_eq!(version(log.path()).as_deref(), Some("4.2.1"));
     }
 }

@@ -1,6 +1,8 @@
 //! A restored container has a cgroup of its own, whatever its specification was copied
 //! from.
 
+use std::path::Path;
+
 use crate::bundle::{self, Spec, edit_config, set};
 use crate::cgroup::Cgroup;
 use crate::container::Subject;
@@ -40,9 +42,15 @@ pub(super) fn check(subject: &Subject, process: &Process) -> Result<(), String> 
         return Ok(());
     }
     let there = Cgroup::of_process(process.pid()).map_err(|error| error.to_string())?.to_string();
-    let inside = there.ends_with(wanted.as_str()) || there.contains(&format!("{wanted}/"));
+    let wanted = Path::new(wanted.trim_start_matches('/'));
+    // In it, or in one that the container has made below.
+    let inside = Path::new(&there).ancestors().any(|folder| folder.ends_with(wanted));
     // A dead process has left its cgroup, and may be gone as soon as it is back.
-    if inside || process.is_dead() { Ok(()) } else { Err(format!("it is in {there}, not in {wanted}")) }
+    if inside || process.is_dead() {
+        Ok(())
+    } else {
+        Err(format!("it is in {there}, not in /{}", wanted.display()))
+    }
 }
 
 #[cfg(test)]

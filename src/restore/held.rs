@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::{Attempt, Error, How, Prepared, Restored};
 use crate::bundle::Socket;
+use crate::container::{Subject, remove_unfinished};
 use crate::runtime::Abort;
 use crate::sys;
 
@@ -44,13 +45,14 @@ pub(super) async fn begin(attempt: Attempt) -> Result<Prepared, Error> {
     let socket = Socket::listen(&attempt.subject.bundle, SOCKET).map_err(Error::Hold)?;
     let place = socket.place();
     let (abort, deadline) = (attempt.abort.clone(), attempt.deadline);
-    let reaper = attempt.subject.runtime.reaper;
+    let subject = attempt.subject.clone();
+    let reaper = subject.runtime.reaper;
     let mut restore = tokio::spawn(async move { attempt.run(Some(&place)).await });
     let held = tokio::select! {
         held = timeout(PATIENCE, report(&socket)) => {
             held.unwrap_or_else(|_| Err(io::Error::other("CRIU didn't get that far within 60 s")))
         }
-        ended = &mut restore => return Err(too_early(ended)),
+        ended = &mut restore => return Err(too_early(ended, &subject).await),
     };
     let anchored = held.and_then(|(pid, release)| Ok((reaper.adopt(&reaper.window(), pid)?, release)));
     match anchored {
@@ -72,11 +74,12 @@ async fn report(socket: &Socket) -> io::Result<(u32, UnixStream)> {
     Ok((stream.read_u32().await?, stream))
 }
 
-fn too_early(ended: Result<Result<Restored, Error>, JoinError>) -> Error {
+async fn too_early(ended: Result<Result<Restored, Error>, JoinError>, subject: &Subject) -> Error {
     match ended {
         Ok(Err(error)) => error,
         Ok(Ok(restored)) => {
             let _ = restored.live.process.signal(9);
+            remove_unfinished(subject).await;
             Error::Hold(io::Error::other("CRIU went on without asking: it is older than 3.18"))
         }
         Err(error) => Error::Hold(io::Error::other(error)),

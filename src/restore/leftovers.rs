@@ -4,16 +4,34 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::bundle::write_atomically;
 use crate::runtime::Runtime;
+
+/// In the bundle: where containerd's copy of the checkpoint is.
+const NOTE: &str = "cryo-daemons-copy";
 
 /// containerd unpacks a checkpoint into a temporary folder before a restore and forgets
 /// it: a copy of the container's memory for every restore.
-pub(super) fn remove_daemons_copy(image: &Path) {
+pub(crate) fn remove_daemons_copy(image: &Path) {
     if !is_daemons_copy(image) {
         return;
     }
     if let Err(error) = fs::remove_dir_all(image) {
         tracing::warn!(%error, folder = %image.display(), "containerd's copy of the checkpoint stays behind");
+    }
+}
+
+/// For whoever cleans up if this shim doesn't live to do it.
+pub(crate) fn note_daemons_copy(image: &Path, bundle: &Path) {
+    if is_daemons_copy(image) {
+        // Without the note it stays behind, as it does with the stock shim.
+        let _ = write_atomically(&bundle.join(NOTE), image.as_os_str().as_encoded_bytes());
+    }
+}
+
+pub(crate) fn remove_noted_copy(bundle: &Path) {
+    if let Ok(image) = fs::read_to_string(bundle.join(NOTE)) {
+        remove_daemons_copy(Path::new(&image));
     }
 }
 

@@ -22,6 +22,8 @@ use crate::stdio::ChildEnds;
 
 /// Between SIGTERM and SIGKILL, when a command has overstayed.
 const GRACE: Duration = Duration::from_secs(2);
+/// After SIGKILL: a process that hangs in the kernel doesn't even hear that.
+const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 /// Enough for any error; a runtime that prints more is cut off.
 const OUTPUT_BYTES: u64 = 256 << 10;
 
@@ -205,7 +207,9 @@ async fn kill_group(process: &Process, grace: Duration) {
     }
     // Its children may have ignored what it obeyed.
     signal_group(process, Signal::KILL);
-    process.exited().await;
+    if timeout(DEATH_PATIENCE, process.exited()).await.is_err() {
+        tracing::warn!(pid = process.pid(), "a command was killed and is still there");
+    }
 }
 
 fn signal_group(process: &Process, signal: Signal) {

@@ -29,6 +29,8 @@ pub enum Cause {
     /// The container exists, its process doesn't run.
     NotRunning,
     AlreadyExists,
+    /// It would have to be killed first.
+    NotStopped,
     Other,
 }
 
@@ -37,6 +39,8 @@ impl Cause {
         let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
         if says(&["already exists", "container with id exists"]) {
             Cause::AlreadyExists
+        } else if says(&["that is not stopped", "`stopped` state"]) {
+            Cause::NotStopped
         } else if says(&["container does not exist", "` does not exist: open", "/status`: No such file"])
             || (says(&["cannot open directory"]) && says(&["No such file"]))
         {
@@ -57,6 +61,11 @@ impl Cause {
 }
 
 impl Error {
+    /// The name was taken: whatever has it isn't ours.
+    pub fn is_taken(&self) -> bool {
+        self.cause() == Cause::AlreadyExists
+    }
+
     pub fn cause(&self) -> Cause {
         match self {
             Error::Failed { cause, .. } => *cause,
@@ -106,6 +115,10 @@ mod tests {
         ];
         let exists =
             ["runc create failed: container with given ID already exists", "container `c1` already exists"];
+        let not_stopped = [
+            "cannot delete container c1 that is not stopped: running",
+            "the container `c1` is not in `created` or `stopped` state",
+        ];
         let other = [
             "runc create failed: unable to start container process: exec: \"/nope\": stat /nope: no such file or directory",
             "executable file `/nope` not found: No such file or directory",
@@ -118,6 +131,7 @@ mod tests {
             (Cause::NoContainer, &no_container[..]),
             (Cause::NotRunning, &not_running),
             (Cause::AlreadyExists, &exists),
+            (Cause::NotStopped, &not_stopped),
             (Cause::Other, &other),
         ] {
             for message in messages {

@@ -85,7 +85,8 @@ impl Logger {
                 FdMapping { parent_fd: says_ready, child_fd: 5 },
             ])
             .map_err(|error| failed(io::Error::other(error)))?;
-        let process = reaper.spawn(&mut program).map_err(failed)?;
+        // What it has in hand is the container's last words, whatever becomes of us.
+        let process = reaper.spawn_surviving(&mut program).map_err(failed)?;
         // The command owns our side of the descriptors.
         drop(program);
         command.wait_until_ready(ready, &process).await?;
@@ -93,15 +94,13 @@ impl Logger {
         Ok(Logger(process))
     }
 
-    /// Lets it finish, in the background: nobody waits for a slow logger.
+    /// Lets it write out what it has, and waits until it is done.
     pub(super) async fn stop(self) {
-        tokio::spawn(async move {
-            let Logger(process) = self;
-            if process.signal(15).is_ok() && timeout(STOP_PATIENCE, process.exited()).await.is_err() {
-                tracing::warn!(pid = process.pid(), "logger ignores SIGTERM and is killed");
-                let _ = process.signal(9);
-            }
-        });
+        let Logger(process) = self;
+        if process.signal(15).is_ok() && timeout(STOP_PATIENCE, process.exited()).await.is_err() {
+            tracing::warn!(pid = process.pid(), "logger ignores SIGTERM and is killed");
+            let _ = process.signal(9);
+        }
     }
 }
 

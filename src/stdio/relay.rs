@@ -66,7 +66,9 @@ fn append(path: &Path, create: bool) -> io::Result<File> {
     if let Some(folder) = path.parent().filter(|_| create) {
         std::fs::create_dir_all(folder)?;
     }
-    File::options().append(true).create(create).mode(0o644).open(path)
+    // A pipe nobody reads would hold us up.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    File::options().append(true).create(create).mode(0o644).custom_flags(flags).open(path)
 }
 
 pub(super) fn reader(pipe: OwnedFd) -> io::Result<pipe::Receiver> {
@@ -131,9 +133,12 @@ async fn splice_to_pipe(from: &pipe::Receiver, to: &pipe::Sender) -> io::Result<
             Ok(0) => return Ok(()),
             Ok(_) => consume_budget().await,
             Err(rustix::io::Errno::INTR) => {}
-            // Either end may be the one that isn't ready.
-            Err(rustix::io::Errno::AGAIN) if writable(to)? => wait_readable(from).await?,
-            Err(rustix::io::Errno::AGAIN) => wait_writable(to).await?,
+            // Either end may be the one that isn't ready, or that was a moment ago.
+            Err(rustix::io::Errno::AGAIN) => match ready(from, to)? {
+                (false, _) => wait_readable(from).await?,
+                (true, false) => wait_writable(to).await?,
+                (true, true) => consume_budget().await,
+            },
             Err(error) => return Err(error.into()),
         }
     }
@@ -165,10 +170,15 @@ async fn copy_to_file(from: &mut pipe::Receiver, to: &mut File) -> io::Result<()
     }
 }
 
-fn writable(to: &pipe::Sender) -> io::Result<bool> {
-    let mut fds = [PollFd::new(to, PollFlags::OUT)];
-    poll(&mut fds, Some(&Timespec::default()))?;
-    Ok(!fds[0].revents().is_empty())
+/// Whether there is something to read and room to write it to. What is ready now won't
+/// be announced again, so nobody must wait for it.
+fn ready(from: &pipe::Receiver, to: &pipe::Sender) -> io::Result<(bool, bool)> {
+    let mut fds = [PollFd::new(from, PollFlags::IN), PollFd::new(to, PollFlags::OUT)];
+    match poll(&mut fds, Some(&Timespec::default())) {
+        Err(rustix::io::Errno::INTR) => return Ok((true, true)),
+        polled => polled?,
+    };
+    Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty()))
 }
 
 /// Tells tokio that the end isn't ready, whatever it thought, and waits until it is.

@@ -74,12 +74,19 @@ impl Driver {
             _ => Status::Running,
         };
         let runtime = self.subject.runtime.clone();
-        let begun = self.program_begun();
+        let (begun, cgroup) = (self.program_begun(), self.cgroup.clone());
         self.spawn(async move {
             let result = match &change {
                 Change::Pause => {
                     begun.await;
-                    runtime.pause().await
+                    let paused = runtime.pause().await;
+                    if paused.is_err()
+                        && let Some(cgroup) = cgroup
+                    {
+                        // The runtime leaves it half frozen.
+                        let _ = cgroup.thaw(Instant::now() + THAW_PATIENCE).await;
+                    }
+                    paused
                 }
                 Change::Resume => runtime.resume().await,
                 Change::Update(resources) => runtime.update(resources.clone()).await,

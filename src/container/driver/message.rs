@@ -66,6 +66,8 @@ pub(super) enum Done {
         reply: Reply<Ended>,
         result: Result<Option<Exit>, Error>,
     },
+    /// What was under way has failed in a way nobody thought of.
+    Lost,
     Nothing,
 }
 

@@ -1,7 +1,13 @@
 //! What follows when something that was set in motion is over.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::super::exec::Stage;
 use super::*;
+
+const THAW_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Driver {
     pub(super) fn done(&mut self, done: Done) {
@@ -21,7 +27,29 @@ impl Driver {
             Done::Exited { exec: Some(id), pid, exit } => self.exec_exited(id, pid, exit),
             Done::Swept => self.ending.iter_mut().for_each(|ending| ending.swept = Some(true)),
             Done::Deleted { reply, result } => self.deletion(reply, result),
+            Done::Lost => self.lost(),
             Done::Nothing => {}
+        }
+    }
+
+    /// Whatever it was: the container can be asked again, and deleted.
+    fn lost(&mut self) {
+        tracing::error!(id = self.subject.id, phase = %self.phase, "a task of this shim has panicked");
+        self.phase = match self.phase {
+            Phase::Starting => Phase::Created,
+            Phase::Deleting => Phase::Stopped,
+            Phase::Changing | Phase::Checkpointing => match self.resting {
+                Status::Created => Phase::Created,
+                Status::Paused => Phase::Paused,
+                _ => Phase::Running,
+            },
+            phase => phase,
+        };
+        if let Some(cgroup) = self.cgroup.clone().filter(|_| self.phase == Phase::Running) {
+            self.spawn(async move {
+                let _ = cgroup.thaw(Instant::now() + THAW_PATIENCE).await;
+                Done::Nothing
+            });
         }
     }
 
