@@ -10,6 +10,7 @@ help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  HOST=stable|next|local   which test host (default: stable and next)"
+	@echo "  QUICK=1                  a shorter benchmark, without 1 GiB"
 	@echo "  TESTS=words              only end-to-end tests with these words in their names"
 	@echo "  PREFIX=$(PREFIX)       where install puts the binary"
 

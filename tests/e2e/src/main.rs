@@ -2,6 +2,7 @@
 //!
 //! Run as root inside a test host. The arguments are those of any Rust test program,
 //! and `--shim stock|cryo|dropin`. The last line says what was run and what was not.
+//! `demo` and `bench` as the first argument show and measure instead.
 #![allow(
     clippy::panic,
     clippy::expect_used,
@@ -9,8 +10,11 @@
     reason = "a test program may stop at once; gRPC's status is what it is"
 )]
 
+mod demo;
 mod harness;
+mod measure;
 mod scenarios;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -25,6 +29,11 @@ const THREADS_PER_PROCESSOR: usize = 2;
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().collect();
+    match args.get(1).map(String::as_str) {
+        Some("demo") => return demo::main(),
+        Some("bench") => return measure::main(&args[2..]),
+        _ => {}
+    }
     if let Err(failure) = read_settings(&mut args) {
         eprintln!("cryo-e2e: {}", failure.text());
         return ExitCode::from(64);
@@ -35,11 +44,11 @@ fn main() -> ExitCode {
 
     let plan = plan(scenarios::all());
     let Plan { trials, skipped } = plan;
-    if !arguments.list {
-        if let Err(failure) = slot::set_up() {
-            eprintln!("cryo-e2e: {failure}");
-            return ExitCode::FAILURE;
-        }
+    if !arguments.list
+        && let Err(failure) = slot::set_up()
+    {
+        eprintln!("cryo-e2e: {failure}");
+        return ExitCode::FAILURE;
     }
     let skips: Vec<Skip> = skipped
         .into_iter()

@@ -21,12 +21,14 @@ count [--interval-ms N] [--stderr]  1, 2, 3, … a line each
 echo                                repeat each line of stdin, then say EOF
 copy                                stdin to stdout, byte by byte the same
 burst BYTES                         a known pattern, as fast as it goes
+flood BYTES                         dots, faster than that
 bytes                               every value a byte can have, 1000 times
 exit N                              end with that status
 idle                                do nothing
 signals                             name each signal; TERM ends it with 42
 tty                                 say what the terminal is like, also when it changes
 heap MIB                            hold random memory
+pulse MIB                           the same, and tell the longest pause, in microseconds
 oom                                 take memory until killed, from SIGUSR1 on
 tree N                              N children of two threads each
 orphans N                           N processes whose parent is gone; end on SIGUSR1
@@ -55,12 +57,14 @@ fn run(words: &[&str]) -> io::Result<u8> {
         ["echo"] => streams::echo(),
         ["copy"] => streams::copy(),
         ["burst", bytes] => streams::burst(number(bytes)?),
+        ["flood", bytes] => streams::flood(number(bytes)?),
         ["bytes"] => streams::bytes(),
         ["exit", status] => Ok(number(status)? as u8),
         ["idle"] => signals::idle(),
         ["signals"] => signals::report(),
         ["tty"] => terminal::describe(),
         ["heap", mib] => memory::heap(number(mib)?),
+        ["pulse", mib] => memory::pulse(number(mib)?),
         ["oom"] => memory::oom(),
         ["tree", children] => processes::tree(number(children)?),
         ["leaf"] => processes::leaf(),

@@ -3,28 +3,58 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::signals::{Awaited, check_on_demand};
 
 const WORDS_PER_MIB: usize = 1024 * 1024 / 8;
+/// Short beside every pause that matters, long beside what a look at the clock costs.
+const BEAT: Duration = Duration::from_millis(1);
 
 pub(crate) fn heap(mib: usize) -> io::Result<u8> {
+    let heap = random(mib)?;
+    let sum = checksum(&heap);
+    check_on_demand(|| Ok(if checksum(black_box(&heap)) == sum { "same".into() } else { "differs".into() }))
+}
+
+/// Tells on demand for how long, at the most, it was kept from running since last asked.
+pub(crate) fn pulse(mib: usize) -> io::Result<u8> {
+    let awaited = Awaited::new(&[Signal::SIGUSR1])?;
+    let heap = random(mib)?;
+    let longest = Arc::new(AtomicU64::new(0));
+    let of_thread = Arc::clone(&longest);
+    thread::spawn(move || {
+        loop {
+            let before = Instant::now();
+            thread::sleep(BEAT);
+            of_thread.fetch_max(before.elapsed().as_micros() as u64, Ordering::Relaxed);
+        }
+    });
+    println!("ready");
+    loop {
+        awaited.next()?;
+        black_box(&heap);
+        println!("paused {}", longest.swap(0, Ordering::Relaxed));
+    }
+}
+
+fn random(mib: usize) -> io::Result<Vec<u64>> {
     let mut seed = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut seed)?;
     let mut word = u64::from_ne_bytes(seed) | 1;
-    let heap: Vec<u64> = (0..mib * WORDS_PER_MIB)
-        .map(|_| {
-            // xorshift: as good as random for a page that must not be compressible.
-            word ^= word << 13;
-            word ^= word >> 7;
-            word ^= word << 17;
-            word
-        })
-        .collect();
-    let sum = checksum(&heap);
-    check_on_demand(|| Ok(if checksum(black_box(&heap)) == sum { "same".into() } else { "differs".into() }))
+    let mut next = || {
+        // xorshift: as good as random for a page that must not be compressible.
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        word
+    };
+    Ok((0..mib * WORDS_PER_MIB).map(|_| next()).collect())
 }
 
 /// Depends on the order of the words, so that two swapped pages show.

@@ -61,6 +61,17 @@ pub(crate) fn burst(bytes: usize) -> io::Result<u8> {
     Ok(0)
 }
 
+/// Dots, by big writes: as much as whatever reads them can take.
+pub(crate) fn flood(bytes: usize) -> io::Result<u8> {
+    let chunk = vec![b'.'; 1 << 20];
+    let stdout = rustix::stdio::stdout();
+    let mut left = bytes;
+    while left > 0 {
+        left -= rustix::io::write(stdout, &chunk[..left.min(chunk.len())])?;
+    }
+    Ok(0)
+}
+
 pub(crate) fn bytes() -> io::Result<u8> {
     let all: Vec<u8> = (0..=255).collect();
     let mut stdout = io::stdout().lock();

@@ -201,6 +201,19 @@ impl<'b> Blueprint<'b> {
     /// Everything up to the Create call, and what that answered.
     #[track_caller]
     pub(crate) fn try_create(self) -> Outcome<(Task<'b>, super::api::Answer<u32>)> {
+        let pipes = self.pipes()?;
+        let prepared = self.prepare(pipes)?;
+        let answer = prepared.task.api().create_task(prepared.request);
+        Ok((prepared.task, answer))
+    }
+
+    pub(crate) fn pipes(&self) -> Outcome<Pipes> {
+        Pipes::new(&self.bench.fresh_folder("stdio")?, &self.stdio, &self.bench.guest_outside())
+    }
+
+    /// All that a Create call needs, for those who look at the call alone.
+    #[track_caller]
+    pub(crate) fn prepare(self, pipes: Pipes) -> Outcome<Prepared<'b>> {
         let api = self.bench.api().in_namespace(&self.namespace);
         let rootfs = self.bench.root_filesystem(&api, &self.id, self.owner)?;
         let record = wire::Container {
@@ -220,7 +233,6 @@ impl<'b> Blueprint<'b> {
         if api.create_container(record.clone()).is_err() {
             api.update_container(record).during(|| format!("the record of {}", self.id))?;
         }
-        let pipes = Pipes::new(&self.bench.fresh_folder("stdio")?, &self.stdio, &self.bench.guest_outside())?;
         let request = CreateTask {
             id: self.id.clone(),
             rootfs,
@@ -228,9 +240,22 @@ impl<'b> Blueprint<'b> {
             checkpoint: self.checkpoint.clone(),
             options: self.options_on_the_wire(),
         };
-        let answer = api.create_task(request);
         let namespace = self.namespace.clone();
-        Ok((Task::new(self, namespace, pipes), answer))
+        Ok(Prepared { task: Task::new(self, namespace, pipes), request })
     }
 }
 
+/// A task that lacks nothing but to be created.
+pub(crate) struct Prepared<'b> {
+    task: Task<'b>,
+    request: CreateTask,
+}
+
+impl<'b> Prepared<'b> {
+    #[track_caller]
+    pub(crate) fn create(self) -> Outcome<Task<'b>> {
+        let answer = self.task.api().create_task(self.request);
+        self.task.created(answer?);
+        Ok(self.task)
+    }
+}

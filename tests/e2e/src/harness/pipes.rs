@@ -82,6 +82,17 @@ impl Pipes {
         Ok(pipes)
     }
 
+    /// The same fifos with the same readers, for a task that comes back.
+    pub(crate) fn again(&self) -> Self {
+        Pipes {
+            stdio: self.stdio.clone(),
+            stdout: self.stdout.clone(),
+            stderr: self.stderr.clone(),
+            stdin_path: self.stdin_path.clone(),
+            stdin: Mutex::new(None),
+        }
+    }
+
     #[track_caller]
     pub(crate) fn write(&self, bytes: &[u8]) -> Outcome {
         let mut stdin = self.stdin.lock().map_err(|_| Failure::new("a writer panicked"))?;

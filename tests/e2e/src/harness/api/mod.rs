@@ -62,7 +62,8 @@ impl Api {
         request
     }
 
-    fn version(&self) -> Answer<()> {
+    /// The least there is to ask.
+    pub(crate) fn version(&self) -> Answer<()> {
         let mut client = containerd_client::services::v1::version_client::VersionClient::new(self.channel.clone());
         call(client.version(self.request(())))?;
         Ok(())
