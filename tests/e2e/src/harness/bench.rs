@@ -96,7 +96,10 @@ impl Bench {
     pub(crate) fn shell(&self, script: &str, args: &[&Path]) -> Outcome<String> {
         let output = self.slot.command("sh").args(["-e", "-c", script, "sh"]).args(args).output()?;
         if !output.status.success() {
-            return Err(Failure::new(format!("{script}: {}", String::from_utf8_lossy(&output.stderr).trim())));
+            return Err(Failure::new(format!(
+                "{script}: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            )));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -171,7 +174,8 @@ impl Bench {
         if self.slot.daemon().pid().is_none() {
             self.start_containerd()?;
         }
-        let mut namespaces = self.others.lock().map_err(|_| Failure::new("a trial's thread panicked"))?.clone();
+        let mut namespaces =
+            self.others.lock().map_err(|_| Failure::new("a trial's thread panicked"))?.clone();
         namespaces.push(self.slot.containerd_namespace());
         for namespace in &namespaces {
             self.tidy_namespace(&self.api().in_namespace(namespace))?;

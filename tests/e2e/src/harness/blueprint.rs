@@ -164,14 +164,14 @@ impl<'b> Blueprint<'b> {
     }
 
     /// Comes back from an image in a folder.
-    pub(crate) fn from_folder(mut self, folder: &Path) -> Self {
+    pub(crate) fn restoring_folder(mut self, folder: &Path) -> Self {
         self.options.criu_image_path = folder.display().to_string();
         self.checkpoint = None;
         self
     }
 
     /// Comes back from an image in containerd's content store.
-    pub(crate) fn from_content(mut self, checkpoint: Descriptor) -> Self {
+    pub(crate) fn restoring_content(mut self, checkpoint: Descriptor) -> Self {
         self.options.criu_image_path.clear();
         self.checkpoint = Some(checkpoint);
         self

@@ -105,7 +105,10 @@ pub(crate) fn cpu_limit(cgroup: &str) -> Outcome<u64> {
         let (quota, period) = text.split_once(' ').ok_or_else(|| Failure::new(format!("cpu.max: {text}")))?;
         (number(quota)?, number(period)?)
     } else {
-        (number(&read("cpu", cgroup, "cpu.cfs_quota_us")?)?, number(&read("cpu", cgroup, "cpu.cfs_period_us")?)?)
+        (
+            number(&read("cpu", cgroup, "cpu.cfs_quota_us")?)?,
+            number(&read("cpu", cgroup, "cpu.cfs_period_us")?)?,
+        )
     };
     Ok(quota * 1000 / period)
 }

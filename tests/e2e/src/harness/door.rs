@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::bench::Bench;
-use super::fakes;
 use super::failure::Outcome;
+use super::fakes;
 
 const SOCKET: &str = "/run/containerd/door.sock";
 const EAR: &str = "/run/containerd/containerd.sock.ttrpc";

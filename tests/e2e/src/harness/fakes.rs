@@ -9,9 +9,9 @@ use nix::libc::O_NONBLOCK;
 use nix::sys::stat::Mode;
 
 use super::bench::Bench;
+use super::failure::{Failure, Outcome};
 use super::settings::settings;
 use super::slot::BASE;
-use super::failure::{During, Failure, Outcome};
 use super::wait::eventually;
 
 /// Stops every caller of a program at its door until it is opened.
@@ -104,10 +104,6 @@ pub(crate) fn record_calls(bench: &Bench, program: &str) -> Outcome<PathBuf> {
     let log = bench.fresh_folder("calls")?.join("calls");
     fake(bench, program, "*", &format!("echo \"$@\" >>{}", log.display()))?;
     Ok(log)
-}
-
-pub(crate) fn remove(program: &Path) -> Outcome {
-    fs::remove_file(program).during(|| program.display().to_string())
 }
 
 fn real_path(program: &str) -> Outcome<PathBuf> {

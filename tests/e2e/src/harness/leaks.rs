@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use super::cgroup;
@@ -110,7 +109,8 @@ fn is_usual(trace: &str) -> bool {
         || path == "/run/cryo"
         || path.ends_with("/.empty-directory")
         || (path.starts_with("/run/containerd/runc/") && path.split('/').count() == 5)
-        || (path.starts_with("/run/containerd/io.containerd.runtime.v2.task/") && path.split('/').count() == 5)
+        || (path.starts_with("/run/containerd/io.containerd.runtime.v2.task/")
+            && path.split('/').count() == 5)
 }
 
 /// What is in the slot now and was not before the first trial.

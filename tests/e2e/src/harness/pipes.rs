@@ -48,8 +48,13 @@ impl Pipes {
     /// Makes the fifos in `folder` and opens their reading ends. `logger` is the
     /// program for [`Kind::Logger`].
     pub(crate) fn new(folder: &Path, kind: &Kind, logger: &Path) -> Outcome<Self> {
-        let mut pipes =
-            Pipes { stdio: Stdio::default(), stdout: None, stderr: None, stdin_path: None, stdin: Mutex::new(None) };
+        let mut pipes = Pipes {
+            stdio: Stdio::default(),
+            stdout: None,
+            stderr: None,
+            stdin_path: None,
+            stdin: Mutex::new(None),
+        };
         match kind {
             Kind::Null => {}
             Kind::File(path) => {
@@ -113,11 +118,6 @@ impl Pipes {
         if let Ok(mut stdin) = self.stdin.lock() {
             *stdin = None;
         }
-    }
-
-    pub(crate) fn close(&self) {
-        self.close_stdin();
-        self.stdout.iter().chain(&self.stderr).for_each(Output::close);
     }
 }
 

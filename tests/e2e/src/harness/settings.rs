@@ -49,8 +49,6 @@ pub(crate) struct Settings {
     /// Where logs of failed trials are stored.
     pub(crate) out: Option<PathBuf>,
     pub(crate) containerd: Version,
-    pub(crate) runc: Version,
-    pub(crate) crun: Version,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +74,9 @@ pub(crate) fn read(args: &mut Vec<String>) -> Outcome {
         "stock" => Shim::Stock,
         "cryo" => Shim::Cryo,
         "dropin" => Shim::DropIn,
-        other => return Err(Failure::new(format!("no shim is called '{other}'; there are stock, cryo, dropin"))),
+        other => {
+            return Err(Failure::new(format!("no shim is called '{other}'; there are stock, cryo, dropin")));
+        }
     };
     let cryo_bin = env::var_os("CRYO_E2E_BIN").map(PathBuf::from);
     if shim.is_cryo() && cryo_bin.is_none() {
@@ -91,8 +91,6 @@ pub(crate) fn read(args: &mut Vec<String>) -> Outcome {
         cryo_bin,
         out: env::var_os("CRYO_E2E_OUT").map(PathBuf::from),
         containerd: version_of("containerd")?,
-        runc: version_of("runc")?,
-        crun: version_of("crun")?,
     };
     SETTINGS.set(settings).map_err(|_| Failure::new("the settings were read twice"))
 }

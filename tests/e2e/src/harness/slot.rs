@@ -187,7 +187,9 @@ pub(crate) fn tear_down() {
         }
     }
     cgroup::clean_hidden_hierarchy("");
-    while Command::new("umount").args(["-l", BASE]).stderr(Stdio::null()).status().is_ok_and(|s| s.success()) {}
+    while Command::new("umount").args(["-l", BASE]).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    {
+    }
 }
 
 pub(crate) fn borrow() -> Outcome<Slot> {

@@ -19,7 +19,6 @@ use super::wait::PATIENCE;
 
 pub(crate) const KILL: u32 = 9;
 pub(crate) const USR1: u32 = 10;
-pub(crate) const USR2: u32 = 12;
 pub(crate) const TERM: u32 = 15;
 
 pub(crate) struct Task<'b> {
@@ -114,7 +113,7 @@ impl<'b> Task<'b> {
 
     /// Checkpoints with exit and deletes the task: what remains is the image.
     #[track_caller]
-    pub(crate) fn into_image(&self) -> Outcome<PathBuf> {
+    pub(crate) fn end_as_image(&self) -> Outcome<PathBuf> {
         let image = self.bench.fresh_folder("image")?;
         self.checkpoint(&Checkpoint::into_folder(&image).exit())?;
         let status = self.wait()?;
@@ -171,7 +170,7 @@ impl<'b> Task<'b> {
 
     /// The plan of the same container coming back from `folder`.
     pub(crate) fn again_from(&self, folder: &Path) -> Blueprint<'b> {
-        self.blueprint.clone().from_folder(folder)
+        self.blueprint.clone().restoring_folder(folder)
     }
 
     /// The plan of another container made from an image of this one.
@@ -198,12 +197,7 @@ impl<'b> Task<'b> {
     }
 
     #[track_caller]
-    pub(crate) fn try_exec(
-        &self,
-        id: String,
-        kind: Kind,
-        args: &[&str],
-    ) -> Outcome<(Exec<'_>, Answer<()>)> {
+    pub(crate) fn try_exec(&self, id: String, kind: Kind, args: &[&str]) -> Outcome<(Exec<'_>, Answer<()>)> {
         let pipes = Pipes::new(&self.bench.fresh_folder("stdio")?, &kind, &self.bench.guest_outside())?;
         let process = pack_json("Process", &spec::process(args, kind.is_terminal()));
         let answer = self.api().exec(&self.id, &id, pipes.stdio.clone(), process);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Failed, Trial};
 
 use super::bench::Bench;
-use super::failure::{Failure, Outcome};
 use super::cgroup;
+use super::failure::{Failure, Outcome};
 use super::leaks;
 use super::matrix::{Combination, Scenario, Skip};
 use super::settings::settings;
@@ -112,10 +112,14 @@ fn keep(name: &str, log: &str) -> String {
 /// Stores CRIU's and the runtime's logs before the tasks are deleted, and they with them.
 fn keep_logs_of_criu(name: &str, slot: &Slot) {
     let Some(out) = &settings().out else { return };
-    let folders = ["work", "run", "root/io.containerd.runtime.v2.task"].map(|name| cgroup::tree(&slot.folder.join(name)));
-    for path in folders.iter().flatten().flat_map(|folder| ["dump.log", "criu-dump.log", "restore.log", "log.json"].map(|name| folder.join(name))) {
+    let folders = ["work", "run", "root/io.containerd.runtime.v2.task"]
+        .map(|name| cgroup::tree(&slot.folder.join(name)));
+    for path in folders.iter().flatten().flat_map(|folder| {
+        ["dump.log", "criu-dump.log", "restore.log", "log.json"].map(|name| folder.join(name))
+    }) {
         if path.exists() {
-            let flat = path.strip_prefix(&slot.folder).unwrap_or(&path).display().to_string().replace('/', "_");
+            let flat =
+                path.strip_prefix(&slot.folder).unwrap_or(&path).display().to_string().replace('/', "_");
             let folder = out.join(name.replace("::", "."));
             // The report goes on without them.
             let _ = fs::create_dir_all(&folder);

@@ -35,11 +35,7 @@ pub(crate) fn eventually_within<T>(
 
 /// Checks that something stays true for a while, for what can only be seen not to happen.
 #[track_caller]
-pub(crate) fn holds_for(
-    span: Duration,
-    what: &str,
-    mut look: impl FnMut() -> Outcome<bool>,
-) -> Outcome {
+pub(crate) fn holds_for(span: Duration, what: &str, mut look: impl FnMut() -> Outcome<bool>) -> Outcome {
     let end = Instant::now() + span;
     while Instant::now() < end {
         if !look()? {

@@ -155,8 +155,8 @@ impl Case {
 
     fn restore<'b>(&self, plan: Blueprint<'b>, image: &Image) -> Outcome<(f64, Task<'b>)> {
         let plan = match image {
-            Image::Folder(folder) => plan.from_folder(folder),
-            Image::Content(descriptor) => plan.from_content(descriptor.clone()),
+            Image::Folder(folder) => plan.restoring_folder(folder),
+            Image::Content(descriptor) => plan.restoring_content(descriptor.clone()),
         };
         let pipes = plan.pipes()?;
         let prepared = plan.prepare(pipes)?;

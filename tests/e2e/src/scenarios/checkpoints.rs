@@ -298,7 +298,8 @@ fn our_own_log_is_kept_outside_the_bundle(bench: &Bench) -> Outcome {
     task.checkpoint(&Checkpoint::into_folder(&bench.fresh_folder("image")?).exit())?;
     task.wait()?;
     task.delete()?;
-    let found = bench.shell("find /run /tmp /var/lib/cryo /var/log -name dump.log 2>/dev/null || true", &[])?;
+    let found =
+        bench.shell("find /run /tmp /var/lib/cryo /var/log -name dump.log 2>/dev/null || true", &[])?;
     ensure!(!found.is_empty(), "no dump.log is kept");
     Ok(())
 }

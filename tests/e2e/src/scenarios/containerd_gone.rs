@@ -30,9 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(containerd_may_be_killed_during_a_dump_with_exit).fifo_only().cryo_only(tied),
         scenario!(containerd_may_be_killed_during_a_restore).fifo_only().cryo_only(tied),
         scenario!(containerd_may_be_restarted_between_checkpoint_and_restore).restores(),
-        scenario!(a_task_that_ended_by_a_checkpoint_is_there_after_a_restart)
-            .fifo_only()
-            .cryo_only(dropped),
+        scenario!(a_task_that_ended_by_a_checkpoint_is_there_after_a_restart).fifo_only().cryo_only(dropped),
         scenario!(a_restore_that_was_not_started_is_there_after_a_restart).cryo_only(dropped),
         scenario!(a_restored_task_goes_on_over_a_restart_of_containerd).restores(),
     ]
@@ -214,7 +212,7 @@ fn containerd_may_be_killed_during_a_dump_with_exit(bench: &Bench) -> Outcome {
 
 fn containerd_may_be_killed_during_a_restore(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).create()?;
     containerd_dies_meanwhile(bench, || drop(again.start()))?;
     eventually("the task runs", || (again.status().ok()? == Status::Running).then_some(()))?;
@@ -225,7 +223,7 @@ fn containerd_may_be_killed_during_a_restore(bench: &Bench) -> Outcome {
 fn containerd_may_be_restarted_between_checkpoint_and_restore(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
     task.stdout().wait_for_counting(3)?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     task.stdout().wait_for_end()?;
     bench.restart_containerd(Signal::SIGKILL)?;
     let again = task.again_from(&image).start()?;
@@ -248,7 +246,7 @@ fn a_task_that_ended_by_a_checkpoint_is_there_after_a_restart(bench: &Bench) -> 
 
 fn a_restore_that_was_not_started_is_there_after_a_restart(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).create()?;
     bench.restart_containerd(Signal::SIGKILL)?;
     ensure_eq!(again.status()?, Status::Created, "after the restart");
@@ -259,7 +257,7 @@ fn a_restore_that_was_not_started_is_there_after_a_restart(bench: &Bench) -> Out
 
 fn a_restored_task_goes_on_over_a_restart_of_containerd(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     again.stdout().wait_for_counting(3)?;
     goes_on(&again, bench)?;

@@ -46,7 +46,7 @@ fn through_the_store<'b>(bench: &'b Bench, task: &Task<'b>, exit: bool, id: Stri
         ensure_eq!(task.wait()?, 137, "the exit status");
         task.delete()?;
     }
-    task.blueprint.clone().id(id).from_content(image).start()
+    task.blueprint.clone().id(id).restoring_content(image).start()
 }
 
 fn a_task_goes_through_the_content_store_and_counts_on(bench: &Bench) -> Outcome {

@@ -109,8 +109,7 @@ fn after_a_failed_checkpoint_the_next_may_succeed(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
     let dying = fake(bench, "criu", "*", "exit 1")?;
     let work = bench.fresh_folder("criu")?;
-    let checkpoint =
-        |image: &Path| task.checkpoint(&Checkpoint::into_folder(image).work_folder(&work));
+    let checkpoint = |image: &Path| task.checkpoint(&Checkpoint::into_folder(image).work_folder(&work));
     refused(checkpoint(&bench.fresh_folder("image")?), &[])?;
     std::fs::remove_file(dying)?;
     let image = bench.fresh_folder("image")?;

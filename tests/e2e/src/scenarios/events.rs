@@ -121,7 +121,7 @@ fn running_out_of_memory_is_told_before_the_exit(bench: &Bench) -> Outcome {
 
 fn a_restore_is_told_like_a_start(bench: &Bench) -> Outcome {
     let task = bench.run(&["idle"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.clone_from(&image).start()?;
     let pid = again.pid()?;
     again.kill(KILL)?;

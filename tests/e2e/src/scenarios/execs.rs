@@ -201,7 +201,7 @@ fn an_exec_may_have_another_stdio_than_its_container(bench: &Bench) -> Outcome {
 
 fn after_a_restore_execs_work(bench: &Bench) -> Outcome {
     let task = bench.run(&["idle"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     an_exec_works_in(&again)?;
     again.end()

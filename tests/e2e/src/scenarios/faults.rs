@@ -150,7 +150,7 @@ fn a_criu_that_cannot_be_run_is_named(bench: &Bench) -> Outcome {
 fn a_restore_fails_and_the_next_succeeds(bench: &Bench, program: &str, verb: &str, how: &str) -> Outcome {
     let task = bench.run(&["count"])?;
     task.stdout().wait_for_counting(2)?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let failing = fake(bench, program, verb, how)?;
     let (again, answer) = task.again_from(&image).try_create()?;
     if answer.is_ok() {
@@ -184,7 +184,10 @@ fn a_criu_killed_in_the_middle_of_a_dump_lets_the_task_go_on(bench: &Bench) -> O
             cgroup::tree(&image).iter().any(|folder| folder.join("pages-1.img").exists()).then_some(())
         });
         // The one that writes is a child of the one that was started.
-        bench.shell("pid=$(cat \"$1\"); pkill -9 -P $pid || true; kill -9 $pid 2>/dev/null || true", &[&pids])?;
+        bench.shell(
+            "pid=$(cat \"$1\"); pkill -9 -P $pid || true; kill -9 $pid 2>/dev/null || true",
+            &[&pids],
+        )?;
         writing?;
         let answer = dump.join().map_err(|_| Failure::new("the dump panicked"))??;
         answer.err().ok_or_else(|| Failure::new("the checkpoint was to fail"))
@@ -219,7 +222,7 @@ fn a_runtime_that_hangs_at_a_checkpoint_is_given_up(bench: &Bench) -> Outcome {
 
 fn a_criu_that_hangs_at_a_restore_is_given_up(bench: &Bench) -> Outcome {
     let task = bench.guest(&["count"]).annotation(cryo::TIMEOUT_ANNOTATION, "2s").start()?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let gate = Gate::before_criu(bench)?;
     let again = task.again_from(&image).create()?;
     let text = refused(again.start(), &[])?;

@@ -22,7 +22,9 @@ fn whatever_is_left_behind_is_found(bench: &Bench) -> Outcome {
     ensure!(leaks::found_in(&bench.slot).is_empty(), "something was left by an earlier trial");
 
     let task = bench.run(&["idle"])?;
-    for trace in [&format!("process {}", task.pid()?), "/bin/guest idle", "containerd-shim-", "rootfs", "cgroup "] {
+    for trace in
+        [&format!("process {}", task.pid()?), "/bin/guest idle", "containerd-shim-", "rootfs", "cgroup "]
+    {
         found(trace)?;
     }
     task.pause()?;

@@ -34,7 +34,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 /// Damages an image, and tells how the restore was refused.
 fn refusal_of(bench: &Bench, damage: impl FnOnce(&Path) -> Outcome<PathBuf>) -> Outcome<String> {
     let task = bench.run(&["count"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let path = damage(&image)?;
     let (again, answer) = task.again_from(&path).try_create()?;
     let text = match answer {

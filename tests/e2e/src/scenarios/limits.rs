@@ -148,7 +148,7 @@ fn pids_list_every_process_and_name_execs(bench: &Bench) -> Outcome {
 fn after_a_restore_limits_hold_and_can_be_changed(bench: &Bench) -> Outcome {
     let task = limited(bench, &["tree", "2"]).start()?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     ensure_eq!(again.pids()?.len(), 3, "processes that came back");
     check_limits(&again, 64, 40, 500)?;
@@ -173,7 +173,7 @@ fn a_restore_in_another_cgroup_obeys_the_new_limits(bench: &Bench) -> Outcome {
 fn after_a_restore_figures_tell_what_is_used(bench: &Bench) -> Outcome {
     let task = bench.run(&["heap", "8"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     check_figures(&again)?;
     again.end()
@@ -182,7 +182,7 @@ fn after_a_restore_figures_tell_what_is_used(bench: &Bench) -> Outcome {
 fn after_a_restore_running_out_of_memory_is_told(bench: &Bench) -> Outcome {
     let task = bench.guest(&["oom"]).memory_limit(16 << 20).start()?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.clone_from(&image).start()?;
     again.kill(USR1)?;
     ensure_eq!(again.wait()?, 137, "the exit status");

@@ -39,7 +39,7 @@ fn server_answers_again(plan: Blueprint<'_>, port: &str) -> Outcome {
     let task = plan.start()?;
     task.stdout().wait_for_line("ready")?;
     asks_server(&task, port)?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     asks_server(&again, port)?;
     again.end()
@@ -56,7 +56,7 @@ fn a_server_in_a_network_of_its_own_answers_again(bench: &Bench) -> Outcome {
 fn the_loopback_device_is_up_after_a_restore(bench: &Bench) -> Outcome {
     let task = bench.run(&["loopback"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     again.asks(1, "up")?;
     again.end()
@@ -78,7 +78,7 @@ fn a_namespace_given_by_path_is_used_as_it_is(bench: &Bench) -> Outcome {
     let task = bench.guest(&["loopback"]).network_namespace(&namespace).start()?;
     task.stdout().wait_for_text("ready")?;
     let before = task.network_namespace()?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     ensure_eq!(again.network_namespace()?, before, "its network namespace");
     again.asks(1, "up")?;
@@ -102,7 +102,7 @@ fn another_namespace_may_be_given_at_the_restore(bench: &Bench) -> Outcome {
 
 fn create_answers_with_a_pid_that_has_the_network(bench: &Bench) -> Outcome {
     let task = bench.run(&["idle"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).create()?;
     let anchor = again.created_pid();
     ensure!(anchor != 0, "Create answered with no pid");
@@ -118,7 +118,7 @@ fn create_answers_with_a_pid_that_has_the_network(bench: &Bench) -> Outcome {
 
 fn a_device_put_into_the_network_before_start_is_there_afterwards(bench: &Bench) -> Outcome {
     let task = bench.run(&["idle"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).create()?;
     // What Docker does between the two.
     let pid = again.created_pid().to_string();
@@ -136,7 +136,7 @@ fn the_network_survives_a_second_generation(bench: &Bench) -> Outcome {
     let mut task = bench.run(&["loopback"])?;
     task.stdout().wait_for_line("ready")?;
     for _ in 0..3 {
-        let image = task.into_image()?;
+        let image = task.end_as_image()?;
         task = task.again_from(&image).start()?;
         task.asks(1, "up")?;
     }

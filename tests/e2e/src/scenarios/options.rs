@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cryo_protos::protobuf::MessageFull;
 use cryo_protos::protobuf::well_known_types::any::Any;
-use cryo_protos::protobuf::{Message, MessageFull};
 use cryo_protos::ttrpc::Code as TtrpcCode;
 use cryo_protos::{api as wire, linux_runc, runc, runtimeoptions};
 
@@ -61,7 +61,8 @@ fn by_hand(bench: &Bench, options: Option<Any>) -> Outcome<ByHand> {
         })
         .collect();
     let bundle = folder.display().to_string();
-    let request = wire::CreateTaskRequest { id, bundle, rootfs, options: options.into(), ..Default::default() };
+    let request =
+        wire::CreateTaskRequest { id, bundle, rootfs, options: options.into(), ..Default::default() };
     Ok(ByHand { folder, request })
 }
 
@@ -120,8 +121,7 @@ fn options_of_runc_are_obeyed(bench: &Bench) -> Outcome {
 fn old_options_of_runc_are_understood(bench: &Bench) -> Outcome {
     let first = bench.run(&["idle"])?;
     runs_with(&first, Some(any(&linux_runc::CreateOptions::default())?))?;
-    let options =
-        linux_runc::RuncOptions { runtime: bench.runtime().binary().into(), ..Default::default() };
+    let options = linux_runc::RuncOptions { runtime: bench.runtime().binary().into(), ..Default::default() };
     runs_with(&first, Some(any(&options)?))?;
     first.end()
 }
@@ -138,7 +138,8 @@ fn options_in_toml_are_understood(bench: &Bench) -> Outcome {
 
 fn options_of_another_runtime_are_refused(bench: &Bench) -> Outcome {
     let first = bench.run(&["idle"])?;
-    let foreign = Any { type_url: "containerd.runhcs.v1.Options".into(), value: vec![8, 1], ..Default::default() };
+    let foreign =
+        Any { type_url: "containerd.runhcs.v1.Options".into(), value: vec![8, 1], ..Default::default() };
     let refusal = refuses(&first, foreign)?;
     ensure_eq!(refusal.code, TtrpcCode::INVALID_ARGUMENT, "the code of {:?}", refusal.text);
     ensure!(refusal.text.contains("containerd.runhcs.v1.Options"), "the type isn't named: {}", refusal.text);

@@ -58,8 +58,8 @@ fn questions_are_answered(task: &Task<'_>, socket: &ShimSocket) -> Outcome {
 }
 
 /// Lets `work` go on while a dump or restore of `task` stands before CRIU's door.
-fn meanwhile<'b, T: Send>(
-    bench: &'b Bench,
+fn meanwhile<T: Send>(
+    bench: &Bench,
     operation: impl FnOnce() -> Result<T, Refused> + Send,
     work: impl FnOnce(&Gate) -> Outcome,
 ) -> Outcome<Result<T, Refused>> {
@@ -112,7 +112,7 @@ fn questions_are_answered_at_once_during_the_dump_of_a_big_heap(bench: &Bench) -
 
 fn questions_are_answered_at_once_during_a_restore(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).create()?;
     let socket = ShimSocket::of(&again)?;
     meanwhile(bench, || again.start(), |_| questions_are_answered(&again, &socket))??;
@@ -159,7 +159,7 @@ fn a_kill_during_a_dump_ends_the_task(bench: &Bench) -> Outcome {
 
 fn a_kill_during_a_restore_ends_the_task(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).create()?;
     let answer = meanwhile(bench, || again.start(), |_| at_once("Kill", || again.kill(KILL)))?;
     ensure_eq!(again.wait()?, 137, "the exit status");
@@ -176,7 +176,8 @@ fn an_exec_during_a_dump_is_refused_or_waits(bench: &Bench) -> Outcome {
         bench,
         || task.checkpoint(&Checkpoint::into_folder(&image)),
         |gate| {
-            let (exec, added) = task.try_exec(bench.next_exec_id(), Kind::Null, &["/bin/guest", "exit", "3"])?;
+            let (exec, added) =
+                task.try_exec(bench.next_exec_id(), Kind::Null, &["/bin/guest", "exit", "3"])?;
             let refusal = match added {
                 Err(status) => Some(status),
                 Ok(()) => thread::scope(|scope| {
@@ -260,7 +261,7 @@ fn a_dump_with_exit_ends_the_task_though_its_client_went_away(bench: &Bench) -> 
 
 fn a_restore_goes_on_when_its_client_goes_away(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).create()?;
     gives_up(bench, |deadline| again.api().start_within(&again.id, deadline))?;
     eventually("the task runs", || (again.status().ok()? == Status::Running).then_some(()))?;

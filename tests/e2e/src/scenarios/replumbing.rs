@@ -30,7 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 fn counted_image<'b>(plan: Blueprint<'b>) -> Outcome<(Task<'b>, std::path::PathBuf)> {
     let task = plan.start()?;
     task.stdout().wait_for_counting(5)?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     task.stdout().wait_for_end()?;
     Ok((task, image))
 }
@@ -64,7 +64,7 @@ fn output_moves_from_a_pipe_to_a_logger(bench: &Bench) -> Outcome {
 fn output_moves_from_a_pipe_to_nothing(bench: &Bench) -> Outcome {
     let task = bench.run(&["signals"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).stdio(Kind::Null).start()?;
     // Written to nobody, and not in anybody's way.
     again.kill(USR1)?;
@@ -78,7 +78,7 @@ fn output_moves_from_a_file_to_a_pipe(bench: &Bench) -> Outcome {
     let file = bench.fresh_folder("logs")?.join("output");
     let task = bench.guest(&["count"]).stdio(Kind::File(file.clone())).start()?;
     numbers_in(&file)?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).stdio(Kind::Fifo).start()?;
     again.stdout().wait_for_counting(5)?;
     let last = *numbers_in(&file)?.end();
@@ -90,7 +90,7 @@ fn output_moves_from_a_logger_to_a_pipe(bench: &Bench) -> Outcome {
     let file = bench.fresh_folder("logs")?.join("output");
     let task = bench.guest(&["count"]).stdio(Kind::Logger(file.clone())).start()?;
     numbers_in(&file)?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).stdio(Kind::Fifo).start()?;
     again.stdout().wait_for_counting(5)?;
     let first = *again.stdout().counted()?.start();
@@ -102,7 +102,7 @@ fn output_moves_from_a_logger_to_a_pipe(bench: &Bench) -> Outcome {
 
 fn output_moves_from_nothing_to_a_pipe(bench: &Bench) -> Outcome {
     let task = bench.guest(&["count"]).stdio(Kind::Null).start()?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).stdio(Kind::Fifo).start()?;
     again.stdout().wait_for_counting(5)?;
     again.stdout().counted()?;
@@ -138,7 +138,7 @@ fn a_terminal_comes_back_though_none_is_asked_for(bench: &Bench) -> Outcome {
 fn a_terminal_that_comes_back_can_be_resized(bench: &Bench) -> Outcome {
     let task = bench.run(&["tty"])?;
     task.stdout().wait_for_text("stdin true stdout true")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     bench.api().resize(&again.id, "", 41, 121)?;
     again.stdout().wait_for_line("stdin true stdout true size 41x121")?;
@@ -148,7 +148,7 @@ fn a_terminal_that_comes_back_can_be_resized(bench: &Bench) -> Outcome {
 fn a_terminal_that_comes_back_passes_control_c(bench: &Bench) -> Outcome {
     let task = bench.run(&["signals"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     again.pipes.write(b"\x03")?;
     again.stdout().wait_for_text("SIGINT")?;

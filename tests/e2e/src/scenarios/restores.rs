@@ -44,7 +44,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 fn a_restored_task_counts_on(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
     task.stdout().wait_for_counting(5)?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     task.stdout().wait_for_end()?;
     let again = task.again_from(&image).start()?;
     again.stdout().wait_for_counting(5)?;
@@ -62,7 +62,7 @@ fn goes_on_from(before: &Task<'_>, after: &Task<'_>) -> Outcome {
 fn a_restored_task_has_a_pid_and_a_cgroup_of_its_own(bench: &Bench) -> Outcome {
     let task = bench.run(&["tree", "2"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.clone_from(&image).create()?;
     ensure_eq!(again.status()?, Status::Created, "after Create");
     let pid = again.start()?;
@@ -79,7 +79,7 @@ fn a_restored_task_has_a_pid_and_a_cgroup_of_its_own(bench: &Bench) -> Outcome {
 fn a_restored_task_pauses_resumes_and_ends_like_any_other(bench: &Bench) -> Outcome {
     let task = bench.run(&["signals"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     an_exec_works_in(&again)?;
     again.pause()?;
@@ -112,7 +112,7 @@ fn five_generations_count_on(bench: &Bench) -> Outcome {
     let mut task = bench.run(&["count"])?;
     task.stdout().wait_for_counting(3)?;
     for _ in 0..5 {
-        let image = task.into_image()?;
+        let image = task.end_as_image()?;
         task.stdout().wait_for_end()?;
         let next = task.again_from(&image).start()?;
         next.stdout().wait_for_counting(3)?;
@@ -126,7 +126,7 @@ fn five_generations_count_on(bench: &Bench) -> Outcome {
 fn memory_comes_back_as_it_was(bench: &Bench) -> Outcome {
     let task = bench.run(&["heap", "64"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     again.asks(1, "same")?;
     again.end()
@@ -135,7 +135,7 @@ fn memory_comes_back_as_it_was(bench: &Bench) -> Outcome {
 fn all_processes_and_threads_come_back(bench: &Bench) -> Outcome {
     let task = bench.run(&["tree", "20"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     again.asks(1, "alive 20")?;
     again.end()
@@ -146,7 +146,7 @@ fn stdin_goes_on_after_a_restore(bench: &Bench) -> Outcome {
     task.stdout().wait_for_line("ready")?;
     task.pipes.write(b"before\n")?;
     task.stdout().wait_for_line("heard before")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     again.pipes.write(b"after\n")?;
     again.stdout().wait_for_line("heard after")?;
@@ -164,7 +164,7 @@ fn stdin_goes_on_after_a_restore(bench: &Bench) -> Outcome {
 fn an_image_can_be_restored_more_than_once(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
     task.stdout().wait_for_counting(3)?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     task.stdout().wait_for_end()?;
     for _ in 0..2 {
         let again = task.clone_from(&image).start()?;
@@ -178,7 +178,7 @@ fn an_image_can_be_restored_more_than_once(bench: &Bench) -> Outcome {
 fn a_task_that_ends_right_after_its_restore_loses_no_exit(bench: &Bench) -> Outcome {
     let task = bench.run(&["echo"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     // Without stdin it reads to the end at once.
     let again = task.again_from(&image).stdio(Kind::Null).start()?;
     ensure_eq!(again.wait()?, 0, "the exit status");
@@ -189,7 +189,7 @@ fn a_task_that_ends_right_after_its_restore_loses_no_exit(bench: &Bench) -> Outc
 fn a_paused_task_comes_back_running(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
     task.pause()?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     ensure_eq!(again.status()?, Status::Running, "after Start");
     again.stdout().wait_for_counting(3)?;
@@ -199,7 +199,7 @@ fn a_paused_task_comes_back_running(bench: &Bench) -> Outcome {
 fn an_open_file_without_a_name_comes_back(bench: &Bench) -> Outcome {
     let task = bench.run(&["ghost", "/tmp/ghost", "100000"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     again.asks(1, "same")?;
     again.end()
@@ -208,7 +208,7 @@ fn an_open_file_without_a_name_comes_back(bench: &Bench) -> Outcome {
 fn a_changed_root_filesystem_is_found_again(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
     task.output_of(&["/bin/sh", "-c", "echo changed >/etc/motd"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     ensure_eq!(again.output_of(&["/bin/cat", "/etc/motd"])?, "changed\n", "the file");
     again.end()
@@ -217,7 +217,7 @@ fn a_changed_root_filesystem_is_found_again(bench: &Bench) -> Outcome {
 fn files_in_memory_come_back(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
     task.output_of(&["/bin/sh", "-c", "echo kept >/run/here; echo kept >/dev/shm/here"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     ensure_eq!(again.output_of(&["/bin/cat", "/run/here", "/dev/shm/here"])?, "kept\nkept\n", "the files");
     again.end()
@@ -228,7 +228,7 @@ fn a_folder_of_the_host_may_have_moved(bench: &Bench) -> Outcome {
     let task = bench.guest(&["count"]).bind(&first, "/data").start()?;
     task.output_of(&["/bin/sh", "-c", "echo first >/data/which"])?;
     ensure_eq!(std::fs::read_to_string(first.join("which"))?, "first\n", "the file outside");
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     std::fs::write(second.join("which"), "second\n")?;
     let again = task.again_from(&image).bind(&second, "/data").start()?;
     again.stdout().wait_for_counting(3)?;
@@ -239,7 +239,7 @@ fn a_folder_of_the_host_may_have_moved(bench: &Bench) -> Outcome {
 fn a_missing_folder_of_the_host_is_named(bench: &Bench) -> Outcome {
     let folder = bench.fresh_folder("volume")?;
     let task = bench.guest(&["count"]).bind(&folder, "/data").start()?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     std::fs::remove_dir(&folder)?;
     let (again, answer) = task.again_from(&image).try_create()?;
     let text = match answer {
@@ -256,7 +256,9 @@ fn file_locks_come_back(bench: &Bench) -> Outcome {
         task.stdout().wait_for_line("ready")?;
         task.asks(1, "held")?;
         let image = bench.fresh_folder("image")?;
-        task.checkpoint(&Checkpoint::into_folder(&image).exit().options(|options| options.file_locks = true))?;
+        task.checkpoint(
+            &Checkpoint::into_folder(&image).exit().options(|options| options.file_locks = true),
+        )?;
         task.wait()?;
         task.delete()?;
         let again = task.again_from(&image).start()?;
@@ -269,7 +271,7 @@ fn file_locks_come_back(bench: &Bench) -> Outcome {
 fn restores_of_several_containers_at_once_succeed(bench: &Bench) -> Outcome {
     let task = bench.run(&["tree", "3"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     std::thread::scope(|scope| -> Outcome {
         let restore = || -> Outcome {
             let again = task.clone_from(&image).start()?;
@@ -288,7 +290,7 @@ fn a_container_in_a_group_comes_back_beside_the_others(bench: &Bench) -> Outcome
     let first = bench.run(&["count"])?;
     let second = bench.guest(&["count"]).beside(&first).start()?;
     second.stdout().wait_for_counting(3)?;
-    let image = second.into_image()?;
+    let image = second.end_as_image()?;
     second.stdout().wait_for_end()?;
     let again = second.again_from(&image).start()?;
     again.stdout().wait_for_counting(3)?;
@@ -326,7 +328,7 @@ fn an_image_of_the_stock_shim_comes_back_under_ours(bench: &Bench) -> Outcome {
 fn an_image_of_ours_comes_back_under_the_stock_shim(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
     task.stdout().wait_for_counting(3)?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     task.stdout().wait_for_end()?;
     ensure!(image.join(cryo::DESCRIPTION).exists(), "this was not our shim");
     let again = task.clone_from(&image).runtime_name(stock()).start()?;

@@ -18,9 +18,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(execs_end_with_the_shim),
         scenario!(all_containers_of_a_group_end_with_their_shim).fifo_only(),
         scenario!(a_stopped_task_is_cleaned_up_after_its_shim).fifo_only(),
-        scenario!(a_task_that_ended_by_a_checkpoint_is_cleaned_up_after_its_shim)
-            .fifo_only()
-            .restores(),
+        scenario!(a_task_that_ended_by_a_checkpoint_is_cleaned_up_after_its_shim).fifo_only().restores(),
         scenario!(a_shim_may_die_before_criu_begins_a_dump).fifo_only(),
         scenario!(a_shim_may_die_in_the_middle_of_a_dump).fifo_only(),
         scenario!(a_shim_may_die_before_criu_begins_a_restore).fifo_only().restores(),
@@ -34,7 +32,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 fn shim_of(task: &Task<'_>) -> Outcome<Pid> {
     let request = wire::ConnectRequest { id: task.id.clone(), ..Default::default() };
-    let answer: wire::ConnectResponse = ShimSocket::of(task)?.call(TaskVersion::usual(), "Connect", &request)?;
+    let answer: wire::ConnectResponse =
+        ShimSocket::of(task)?.call(TaskVersion::usual(), "Connect", &request)?;
     Ok(Pid::from_raw(answer.shim_pid as i32))
 }
 
@@ -169,7 +168,7 @@ fn a_half_made_image_is_known_as_such(bench: &Bench) -> Outcome {
 
 fn a_shim_may_die_before_criu_begins_a_restore(bench: &Bench) -> Outcome {
     let task = bench.run(&["tree", "3"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).create()?;
     let shim = shim_of(&again)?;
     let gate = Gate::before_criu(bench)?;
@@ -187,7 +186,7 @@ fn a_shim_may_die_before_criu_begins_a_restore(bench: &Bench) -> Outcome {
 fn a_shim_may_die_in_the_middle_of_a_restore(bench: &Bench) -> Outcome {
     let task = bench.run(&["heap", "256"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).create()?;
     let shim = shim_of(&again)?;
     thread::scope(|scope| -> Outcome {
@@ -206,7 +205,7 @@ fn a_shim_may_die_in_the_middle_of_a_restore(bench: &Bench) -> Outcome {
 
 fn a_shim_may_die_between_create_and_start_of_a_restore(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).create()?;
     kill(shim_of(&again)?, Signal::SIGKILL)?;
     is_gone(&again)?;
@@ -217,7 +216,7 @@ fn a_shim_may_die_between_create_and_start_of_a_restore(bench: &Bench) -> Outcom
 
 fn a_restored_task_ends_with_its_shim(bench: &Bench) -> Outcome {
     let task = bench.run(&["count"])?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.clone_from(&image).start()?;
     let pid = again.pid()?;
     kill(shim_of(&again)?, Signal::SIGKILL)?;

@@ -11,8 +11,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_restore_that_was_not_started_refuses_what_needs_a_process).restores(),
         scenario!(a_killed_restore_can_be_tried_again).cryo_only("the stock shim can't kill it"),
         scenario!(a_failed_restore_can_be_deleted_and_tried_again).restores(),
-        scenario!(a_failed_restore_is_a_stopped_task)
-            .cryo_only("the stock shim calls it created for ever"),
+        scenario!(a_failed_restore_is_a_stopped_task).cryo_only("the stock shim calls it created for ever"),
         scenario!(a_failed_restore_names_cause_and_log)
             .fifo_only()
             .cryo_only("the stock shim's error says type NOTIFY errno 0"),
@@ -25,7 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 fn image_of_a_counter<'b>(bench: &'b Bench) -> Outcome<(Task<'b>, std::path::PathBuf)> {
     let task = bench.run(&["count"])?;
     task.stdout().wait_for_counting(3)?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     Ok((task, image))
 }
 

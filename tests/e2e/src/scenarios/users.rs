@@ -53,7 +53,7 @@ fn a_container_in_a_user_namespace_goes_on_over_a_checkpoint(bench: &Bench) -> O
 fn a_container_in_a_user_namespace_comes_back(bench: &Bench) -> Outcome {
     let task = run(bench, &["count"])?;
     task.stdout().wait_for_counting(3)?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     task.stdout().wait_for_end()?;
     let again = task.again_from(&image).start()?;
     again.stdout().wait_for_counting(3)?;
@@ -67,7 +67,7 @@ fn a_container_in_a_user_namespace_comes_back(bench: &Bench) -> Outcome {
 fn a_container_in_a_user_namespace_comes_back_with_its_network(bench: &Bench) -> Outcome {
     let task = run(bench, &["loopback"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.into_image()?;
+    let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
     again.asks(1, "up")?;
     again.end()

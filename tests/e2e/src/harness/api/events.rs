@@ -65,7 +65,8 @@ impl Events {
         });
         eventually("events arrive from containerd", || {
             let mut client = EventsClient::new(api.channel.clone());
-            let event = Some(prost_types::Any { type_url: "containerd.events.TaskOOM".into(), value: vec![] });
+            let event =
+                Some(prost_types::Any { type_url: "containerd.events.TaskOOM".into(), value: vec![] });
             let message = PublishRequest { topic: PROBE.into(), event };
             call(client.publish(api.request(message))).ok()?;
             (self.lock().probes > probes_before).then_some(())

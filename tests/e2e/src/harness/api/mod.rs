@@ -14,7 +14,7 @@ use containerd_client::tonic::{Code, Request, Response, Status, transport::Chann
 use cryo_protos::protobuf::MessageFull;
 use tokio::runtime::Runtime;
 
-pub(crate) use events::{Event, Events, Seen};
+pub(crate) use events::{Event, Events};
 pub(crate) use tasks::{CreateTask, Exit, Stdio};
 
 /// No call of these tests may take longer, however slow the machine is.
@@ -64,7 +64,8 @@ impl Api {
 
     /// The least there is to ask.
     pub(crate) fn version(&self) -> Answer<()> {
-        let mut client = containerd_client::services::v1::version_client::VersionClient::new(self.channel.clone());
+        let mut client =
+            containerd_client::services::v1::version_client::VersionClient::new(self.channel.clone());
         call(client.version(self.request(())))?;
         Ok(())
     }
@@ -108,6 +109,8 @@ pub(crate) fn refused<T>(answer: Answer<T>, codes: &[Code]) -> super::Outcome<St
     match answer {
         Ok(_) => Err(super::Failure::new("this was to be refused but was not")),
         Err(status) if codes.is_empty() || codes.contains(&status.code()) => Ok(status.message().to_owned()),
-        Err(status) => Err(super::Failure::new(format!("refused with {:?}: {}", status.code(), status.message()))),
+        Err(status) => {
+            Err(super::Failure::new(format!("refused with {:?}: {}", status.code(), status.message())))
+        }
     }
 }

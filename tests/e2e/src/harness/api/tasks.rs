@@ -72,10 +72,6 @@ impl Api {
         Ok(call(self.tasks().get(self.request(message)))?.process.unwrap_or_default())
     }
 
-    pub(crate) fn list_tasks(&self) -> Answer<Vec<Process>> {
-        Ok(call(self.tasks().list(self.request(wire::ListTasksRequest::default())))?.tasks)
-    }
-
     pub(crate) fn pids(&self, id: &str) -> Answer<Vec<ProcessInfo>> {
         let message = wire::ListPidsRequest { container_id: id.into() };
         Ok(call(self.tasks().list_pids(self.request(message)))?.processes)
@@ -143,8 +139,11 @@ impl Api {
         options: Option<Any>,
         deadline: Duration,
     ) -> Answer<Vec<Descriptor>> {
-        let message =
-            wire::CheckpointTaskRequest { container_id: id.into(), parent_checkpoint: String::new(), options };
+        let message = wire::CheckpointTaskRequest {
+            container_id: id.into(),
+            parent_checkpoint: String::new(),
+            options,
+        };
         Ok(call_within(deadline, self.tasks().checkpoint(self.request(message)))?.descriptors)
     }
 
