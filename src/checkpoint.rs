@@ -220,7 +220,7 @@ impl Attempt<'_> {
 
     fn describe(&self, folder: &Path) -> Result<(), Error> {
         Manifest::describe(self.container, &self.version, &self.options, !self.request.exit)
-            .and_then(|manifest| manifest.write(folder))
+            .and_then(|manifest| manifest.write(folder, false))
             .map_err(|source| Error::Write { path: folder.to_owned(), source })
     }
 

@@ -95,7 +95,7 @@ impl Runtime {
     }
 
     pub async fn start(&self) -> Result<(), Error> {
-        self.call("start", LIFECYCLE_DEADLINE).run().await.map(drop)
+        self.call("start", LIFECYCLE_DEADLINE).run().await
     }
 
     /// Starts another process in the container, described by a file in OCI form.
@@ -106,7 +106,10 @@ impl Runtime {
         process: &Path,
         pid_file: &Path,
     ) -> Result<Process, Error> {
+        // runc is done before Go's garbage collection pays, and nothing of the user's
+        // inherits this.
         self.with_ends(Call::new(self, "exec", QUICK_DEADLINE), ends)
+            .env("GOGC", "off")
             .option("--process", process)
             .option("--pid-file", pid_file)
             .arg("--detach")
@@ -123,7 +126,6 @@ impl Runtime {
             .arg(signal.to_string())
             .run()
             .await
-            .map(drop)
     }
 
     /// Removes what is left of the container. One the runtime doesn't know is removed.
@@ -154,22 +156,22 @@ impl Runtime {
     async fn removed(&self, delete: Call<'_>) -> Result<(), Error> {
         match delete.run().await {
             Err(error) if error.cause() == Cause::NoContainer => Ok(()),
-            result => result.map(drop),
+            result => result,
         }
     }
 
     pub async fn pause(&self) -> Result<(), Error> {
-        self.call("pause", QUICK_DEADLINE).run().await.map(drop)
+        self.call("pause", QUICK_DEADLINE).run().await
     }
 
     pub async fn resume(&self) -> Result<(), Error> {
-        self.call("resume", QUICK_DEADLINE).run().await.map(drop)
+        self.call("resume", QUICK_DEADLINE).run().await
     }
 
     /// Changes limits; `resources` is JSON as in the OCI specification.
     pub async fn update(&self, resources: Vec<u8>) -> Result<(), Error> {
         let call = Call::new(self, "update", QUICK_DEADLINE).option("--resources", "-");
-        call.arg(&self.id).input(resources).run().await.map(drop)
+        call.arg(&self.id).input(resources).run().await
     }
 
     pub async fn checkpoint(&self, call: &CriuCall<'_>, leave_running: bool) -> Result<(), Error> {
@@ -179,7 +181,7 @@ impl Runtime {
                 command = command.arg("--empty-ns").arg(namespace);
             }
         }
-        command.arg(&self.id).run().await.map(drop)
+        command.arg(&self.id).run().await
     }
 
     /// Brings a container back; its first process runs when this returns.

@@ -26,7 +26,10 @@ use rustix::{
     event::{EventfdFlags, eventfd},
     fs::inotify,
 };
-use tokio::{io::unix::AsyncFd, time::sleep};
+use tokio::{
+    io::unix::AsyncFd,
+    time::{Instant, sleep_until},
+};
 
 use super::{Cgroup, Error, file, place::Place};
 use crate::sys;
@@ -59,7 +62,7 @@ impl Cgroup {
         let signal = signal.map_err(|source| Error::Watch { cgroup: self.to_string(), source })?;
         let reported = self.oom_kills()?;
         let state = Attention::Asleep;
-        Ok(OomWatch { cgroup: self.clone(), signal, reported, state })
+        Ok(OomWatch { cgroup: self.clone(), signal, reported, state, is_due: true })
     }
 }
 
@@ -70,15 +73,23 @@ pub struct OomWatch {
     signal: AsyncFd<OwnedFd>,
     reported: u64,
     state: Attention,
+    /// The count is worth reading.
+    is_due: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Attention {
     Asleep,
-    /// A signal came; the count is due again after this pause.
-    Alert(Duration),
+    /// A signal came; the count is due again after this pause, which ends then.
+    Alert(Duration, Instant),
     /// The last process has left.
     Over,
+}
+
+impl Attention {
+    fn alert(pause: Duration) -> Self {
+        Self::Alert(pause, Instant::now() + pause)
+    }
 }
 
 impl OomWatch {
@@ -92,6 +103,9 @@ impl OomWatch {
     /// gone. May be dropped and called again without losing any.
     pub async fn next(&mut self) -> Option<u64> {
         loop {
+            if !self.is_due {
+                self.wait().await?;
+            }
             let kills = match self.cgroup.oom_kills() {
                 Ok(kills) => kills,
                 Err(Error::Gone { .. }) => return None,
@@ -100,8 +114,9 @@ impl OomWatch {
                     return None;
                 }
             };
+            self.is_due = false;
             match self.report(kills) {
-                0 => self.wait().await?,
+                0 => {}
                 new => return Some(new),
             }
         }
@@ -124,25 +139,27 @@ impl OomWatch {
     async fn wait(&mut self) -> Option<()> {
         let pause = match self.state {
             Attention::Asleep => None,
-            Attention::Alert(pause) => Some(pause),
+            Attention::Alert(pause, until) => Some((pause, until)),
             Attention::Over => return None,
         };
+        let until = pause.map_or_else(Instant::now, |(_, until)| until);
         tokio::select! {
             signalled = drain(&self.signal) => {
                 signalled.ok()?;
                 self.state = self.after_signal();
             }
-            () = sleep(pause.unwrap_or_default()), if pause.is_some() => {
-                let longer = pause.map(|pause| pause * 2);
+            () = sleep_until(until), if pause.is_some() => {
+                let longer = pause.map(|(pause, _)| pause * 2);
                 let longer = longer.filter(|pause| *pause <= Self::LONGEST_PAUSE);
-                self.state = longer.map_or(Attention::Asleep, Attention::Alert);
+                self.state = longer.map_or(Attention::Asleep, Attention::alert);
             }
         }
+        self.is_due = true;
         Some(())
     }
 
     fn after_signal(&self) -> Attention {
-        let Place::V2(_) = *self.cgroup.0 else { return Attention::Alert(Self::SHORTEST_PAUSE) };
+        let Place::V2(_) = *self.cgroup.0 else { return Attention::alert(Self::SHORTEST_PAUSE) };
         let events = self.cgroup.0.census().join("cgroup.events");
         match file::pairs(&events).ok().flatten().and_then(|events| events.find("populated")) {
             Some(0) | None => Attention::Over,

@@ -37,7 +37,7 @@ impl Folder {
         let below_top = |path: &&Path| path.starts_with(&self.top) && *path != self.top;
         let ours = self.path.ancestors().take_while(below_top);
         // Every path ends with nothing.
-        let highest = ours.filter(|path| ending != "" && path.ends_with(ending)).last();
+        let highest = ours.filter(|path| !ending.as_os_str().is_empty() && path.ends_with(ending)).last();
         Self { path: highest.unwrap_or(&self.path).to_owned(), top: self.top.clone() }
     }
 }

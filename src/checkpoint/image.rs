@@ -169,9 +169,10 @@ pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<()>
             manifest.files.insert(name, fs::symlink_metadata(path)?.len());
         }
     }
+    let seals = !manifest.sealed;
     manifest.sealed = true;
     update(&mut manifest);
-    manifest.write(folder)
+    manifest.write(folder, seals)
 }
 
 pub fn is_sealed(folder: &Path) -> bool {
@@ -383,7 +384,7 @@ mod tests {
     fn sealed_image() -> tempfile::TempDir {
         let folder = foreign_image();
         fs::write(folder.path().join("pages-1.img"), [1; 100]).unwrap();
-        unsealed_manifest().write(folder.path()).unwrap();
+        unsealed_manifest().write(folder.path(), false).unwrap();
         seal(folder.path(), |_| {}).unwrap();
         folder
     }
@@ -408,7 +409,7 @@ mod tests {
     #[test]
     fn an_image_without_its_seal_is_refused() {
         let folder = foreign_image();
-        unsealed_manifest().write(folder.path()).unwrap();
+        unsealed_manifest().write(folder.path(), false).unwrap();
         assert!(matches!(Image::open(folder.path()), Err(Error::Unsealed(_))));
     }
 
@@ -442,7 +443,7 @@ mod tests {
         let staging = Staging::begin(folder.path()).unwrap();
         fs::write(staging.folder().join("core-1.img"), "new").unwrap();
         assert!(folder.path().join("pages-1.img").exists());
-        unsealed_manifest().write(staging.folder()).unwrap();
+        unsealed_manifest().write(staging.folder(), false).unwrap();
         seal(staging.folder(), |_| {}).unwrap();
         staging.publish().unwrap();
         let mut left = names(folder.path()).unwrap();
@@ -470,7 +471,7 @@ mod tests {
         let folder = sealed_image();
         let staging = Staging::begin(folder.path()).unwrap();
         fs::write(staging.folder().join("core-1.img"), "new").unwrap();
-        unsealed_manifest().write(staging.folder()).unwrap();
+        unsealed_manifest().write(staging.folder(), false).unwrap();
         seal(staging.folder(), |_| {}).unwrap();
         drop(staging);
         Staging::begin(folder.path()).unwrap().discard();
@@ -481,7 +482,7 @@ mod tests {
     #[test]
     fn rubbish_is_removed_by_the_next_one() {
         let folder = foreign_image();
-        unsealed_manifest().write(folder.path()).unwrap();
+        unsealed_manifest().write(folder.path(), false).unwrap();
         fs::create_dir(folder.path().join(".cryo-77")).unwrap();
         let staging = Staging::begin(folder.path()).unwrap();
         assert_eq!(staging.folder(), folder.path());

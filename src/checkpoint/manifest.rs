@@ -140,21 +140,22 @@ impl Manifest {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    pub fn write(&self, folder: &Path) -> io::Result<()> {
+    /// A seal is on the disk when this returns; what isn't sealed needn't be.
+    pub fn write(&self, folder: &Path, seals: bool) -> io::Result<()> {
         let path = folder.join(FILE_NAME);
         let mut new: PathBuf = path.clone();
         new.as_mut_os_string().push(".new");
         let mut file = options().open(&new)?;
-        let written = serde_json::to_writer_pretty(&mut file, self)
+        let written = serde_json::to_vec_pretty(self)
             .map_err(io::Error::from)
-            .and_then(|()| file.flush())
-            .and_then(|()| file.sync_data())
+            .and_then(|text| file.write_all(&text))
+            .and_then(|()| if seals { file.sync_data() } else { Ok(()) })
             .and_then(|()| fs::rename(&new, &path));
         if written.is_err() {
             let _ = fs::remove_file(&new);
         }
         written?;
-        File::open(folder)?.sync_all()
+        if seals { File::open(folder)?.sync_all() } else { Ok(()) }
     }
 }
 

@@ -126,7 +126,7 @@ impl<'a> Call<'a> {
         self
     }
 
-    pub(super) async fn run(self) -> Result<String, Error> {
+    pub(super) async fn run(self) -> Result<(), Error> {
         let Call { runtime, verb, .. } = self;
         let files = |source| Error::Files { verb, source };
         let log = Log::create(&runtime.bundle, verb).map_err(files)?;
@@ -140,10 +140,10 @@ impl<'a> Call<'a> {
         drop(command);
         let has_criu = self.has_criu;
         let exit = self.wait(&process).await?;
-        let output = read(&mut output).map_err(files)?;
         if exit.status == 0 {
-            return Ok(output);
+            return Ok(());
         }
+        let output = written(&mut output).map_err(files)?;
         if has_criu {
             // CRIU must not go on after the runtime that asked for it has failed.
             signal_group(&process, Signal::KILL);
@@ -228,7 +228,7 @@ impl Log {
     }
 
     fn read(&self) -> String {
-        File::open(&self.0).and_then(|mut file| read(&mut file)).unwrap_or_default()
+        File::open(&self.0).and_then(|mut file| read(&mut file, OUTPUT_BYTES)).unwrap_or_default()
     }
 }
 
@@ -262,7 +262,7 @@ pub(super) async fn ask(
         kill_group(&process, Duration::ZERO).await;
         return Err(Error::TimedOut { verb: question, after: deadline });
     };
-    let (text, errors) = (read(&mut output).map_err(spawn)?, read(&mut errors).map_err(spawn)?);
+    let (text, errors) = (written(&mut output).map_err(spawn)?, written(&mut errors).map_err(spawn)?);
     Ok(Answer { status: exit.status, text, errors })
 }
 
@@ -282,11 +282,17 @@ fn memory_with(bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-fn read(file: &mut File) -> io::Result<String> {
+/// What a command has written to memory: all who write share our place in it.
+fn written(memory: &mut File) -> io::Result<String> {
+    let end = memory.stream_position()?;
+    memory.seek(SeekFrom::Start(0))?;
+    read(memory, end)
+}
+
+fn read(file: &mut File, most: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
-    file.take(OUTPUT_BYTES).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -314,9 +320,10 @@ mod tests {
     #[tokio::test]
     async fn arguments_input_and_output_reach_their_places() {
         let bundle = tempfile::tempdir().unwrap();
-        let runtime = runtime(bundle.path(), r#"echo "$@"; pwd; cat"#).await;
+        let runtime = runtime(bundle.path(), r#"{ echo "$@"; pwd; cat; } > said"#).await;
         let call = Call::new(&runtime, "update", Duration::from_secs(9)).option("--resources", "-");
-        let output = call.input(b"{}".to_vec()).run().await.unwrap();
+        call.input(b"{}".to_vec()).run().await.unwrap();
+        let output = std::fs::read_to_string(bundle.path().join("said")).unwrap();
         let log = output.split_whitespace().nth(3).unwrap().to_owned();
         assert!(log.starts_with(bundle.path().to_str().unwrap()));
         let expected = format!(

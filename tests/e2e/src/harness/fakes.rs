@@ -1,11 +1,11 @@
 //! Programs that stand in for criu or the runtime and misbehave on demand. They lie
 //! in the slot's own folder, which comes first in PATH.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use nix::libc::O_NONBLOCK;
 use nix::sys::stat::Mode;
 
 use super::bench::Bench;
@@ -19,6 +19,7 @@ pub(crate) struct Gate {
     program: PathBuf,
     door: PathBuf,
     arrivals: PathBuf,
+    opened: OnceLock<File>,
 }
 
 impl Gate {
@@ -39,7 +40,7 @@ impl Gate {
         // Opening a fifo to read lasts until somebody opens it to write.
         let body = format!("echo $$ >>{}; : <{}", arrivals.display(), door.display());
         let program = fake(bench, program, verb, &body)?;
-        Ok(Gate { program, door, arrivals })
+        Ok(Gate { program, door, arrivals, opened: OnceLock::new() })
     }
 
     #[track_caller]
@@ -55,10 +56,10 @@ impl Gate {
             return Ok(());
         }
         fs::remove_file(&self.program)?;
-        // Refused when all who stood there have been killed, which is fine.
-        let opened = OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&self.door);
-        drop(opened);
-        Ok(())
+        // Held open: somebody may have said that he is there and not have got to the door.
+        // With both ends in one hand this waits for nobody.
+        let door = OpenOptions::new().read(true).write(true).open(&self.door)?;
+        self.opened.set(door).map_err(|_| Failure::new("the gate was opened twice"))
     }
 }
 
