@@ -1,7 +1,7 @@
 //! Tests as the library behind `cargo test` sees them.
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
@@ -54,18 +54,26 @@ pub(crate) fn conduct(tests: Vec<Test>) -> ExitCode {
             }
         },
     };
+    let skipped = Arc::new(Mutex::new(Vec::new()));
     let trial = |test: Test| {
-        let isolation = isolation.clone();
+        let (isolation, skipped) = (isolation.clone(), skipped.clone());
         Trial::ignorable_test(test.name.clone(), move || {
             let outcome = isolation.as_ref().ok_or("no test runs while they are listed")?.run(&test.name);
             match outcome {
                 isolation::Outcome::Passed => Ok(Completion::Completed),
-                isolation::Outcome::Skipped(reason) => Ok(Completion::ignored_with(reason)),
+                isolation::Outcome::Skipped(reason) => {
+                    skipped.lock().unwrap().push(format!("{}: {reason}", test.name));
+                    Ok(Completion::ignored_with(reason))
+                }
                 isolation::Outcome::Failed(report) => Err(Failed::from(report)),
             }
         })
     };
-    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect());
+    for reason in skipped.lock().unwrap().iter() {
+        println!("   1 skipped: {reason}");
+    }
+    conclusion.exit_code()
 }
 
 /// Runs one test here; this is the process inside the namespaces.

@@ -11,11 +11,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_task_goes_through_the_content_store_and_counts_on).restores(),
         scenario!(a_copy_goes_through_the_content_store_and_the_first_goes_on).restores(),
         scenario!(ctr_checkpoints_a_task_into_a_folder)
-            .impossible_if(ctr_drops_flags, "ctr 1.7 drops its flags for runtimes it doesn't know")
+            .impossible_if(ctr_drops_flags, "ctr 1.7 drops its flags for runtimes it doesn't know; see the tests in the stock shim's place")
             .cryo_only_if(with_crun, CRUN_WORK),
         scenario!(ctr_checkpoints_a_task_into_an_image).cryo_only_if(with_crun, CRUN_WORK),
         scenario!(ctr_ends_a_task_with_a_checkpoint)
-            .impossible_if(ctr_drops_flags, "ctr 1.7 drops its flags for runtimes it doesn't know")
+            .impossible_if(ctr_drops_flags, "ctr 1.7 drops its flags for runtimes it doesn't know; see the tests in the stock shim's place")
             .cryo_only_if(with_crun, CRUN_WORK),
         scenario!(ctr_moves_a_container_to_another).fifo_only().restores(),
         scenario!(ctr_copies_changed_files_with_a_container).fifo_only().restores(),
