@@ -40,11 +40,16 @@ impl Cgroup {
     }
 
     fn kill(&self, doomed: impl Fn(u32) -> bool) {
-        let processes = self.processes().unwrap_or_default();
-        let pids = processes.into_iter().filter(|pid| doomed(*pid));
-        for pid in pids.filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+        let (doomed, others): (Vec<u32>, Vec<u32>) =
+            self.processes().unwrap_or_default().into_iter().partition(|pid| doomed(*pid));
+        for pid in doomed.iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
             // It may have ended by itself.
             let _ = kill_process(pid, Signal::KILL);
+        }
+        // With version 1 even a killed process can't die while it is frozen. Others that
+        // are paused here stay so.
+        if others.is_empty() && !doomed.is_empty() {
+            self.0.own_folders().flat_map(file::tree).for_each(|folder| thaw(&folder));
         }
     }
 
@@ -56,10 +61,7 @@ impl Cgroup {
 }
 
 fn remove_tree(top: &Path) -> Result<(), Error> {
-    let tree = file::tree(top);
-    // With version 1 even a killed process can't die while it is frozen.
-    tree.iter().for_each(|folder| thaw(folder));
-    tree.iter().rev().try_for_each(|folder| remove_one(folder))
+    file::tree(top).iter().rev().try_for_each(|folder| remove_one(folder))
 }
 
 /// A cgroup that isn't frozen, or that has no freezer, needs no thawing; one
