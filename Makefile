@@ -4,14 +4,15 @@ PREFIX ?= /usr/local
 MUSL := $(shell uname -m)-unknown-linux-musl
 SHIM := target/$(MUSL)/release/containerd-shim-cryo-v2
 
-.PHONY: help demo test test-quick bench install uninstall lint fuzz clean
+.PHONY: help demo test test-quick test-v2 bench install uninstall lint fuzz clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
-	@echo "  HOST=stable|next|local   which test host (default: stable and next)"
+	@echo "  HOST=stable|next|local   which test host (default: stable and next; for demo: next)"
 	@echo "  QUICK=1                  a shorter benchmark, without 1 GiB"
-	@echo "  TESTS=words              only end-to-end tests with these words in their names"
+	@echo "  SHIM=cryo|stock|dropin   which shim is tested end to end: ours, the stock one, ours in its place"
+	@echo "  TESTS=words              of the end-to-end tests only those with these words in their names"
 	@echo "  PREFIX=$(PREFIX)       where install puts the binary"
 
 demo: ## a counter freezes, vanishes and goes on, in a real containerd
@@ -23,11 +24,14 @@ test: ## all tests, on real daemons too; makes the test hosts
 test-quick: ## unit and component tests: no root, no daemons
 	@tests/run quick
 
+test-v2: ## end-to-end tests with cgroup v2, in a virtual machine; slow. SYSTEMD=1: under systemd
+	@tests/run v2
+
 bench: ## this shim and the stock one, side by side
 	@tests/run bench
 
 install: ## put the shim where containerd finds it
-	. tests/host/toolchain && toolchain && cargo build --release --target $(MUSL) -p containerd-shim-cryo-v2
+	@. tests/host/toolchain && toolchain && cargo build --release --target $(MUSL) -p containerd-shim-cryo-v2
 	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-cryo-v2
 	@echo "Use it with: ctr run --runtime io.containerd.runc.cryo.v2 ..."
 
@@ -38,7 +42,8 @@ lint: ## formatting, clippy, house rules, oldest compiler, licences
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo test --quiet -p cryo --test tidy
-	@sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | xargs -I{} sh -c 'rustup toolchain install {} --profile minimal >/dev/null 2>&1 && cargo +{} check --quiet --target-dir target/msrv'
+	@echo "checking with the oldest Rust that is supported"
+	@sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | xargs -I{} sh -c 'rustup toolchain install {} --profile minimal --no-self-update 2>/dev/null && cargo +{} check --quiet --target-dir target/msrv'
 	@command -v cargo-deny >/dev/null && cargo deny --workspace --log-level error check bans licenses sources || echo "cargo-deny isn't installed: licences unchecked"
 
 fuzz: ## every fuzz target for a minute (needs nightly Rust and cargo-fuzz)

@@ -21,6 +21,8 @@ use crate::reaper::Exit;
 
 pub const ADDRESS: &str = "address";
 pub const BOOTSTRAP: &str = "bootstrap.json";
+/// Ours: says that nobody else was in the container's cgroup when it was made.
+pub const OWN_CGROUP: &str = "cryo-own-cgroup";
 pub const CONFIG: &str = "config.json";
 pub const EXIT_STATUS: &str = "exitstatus.json";
 pub const INIT_PID: &str = "init.pid";
@@ -104,7 +106,9 @@ impl Spec {
     pub fn cgroup_folder(&self) -> Option<String> {
         let path = &self.linux.cgroups_path;
         if !self.has_systemd_cgroup() {
-            return Some(path.clone()).filter(|path| !path.trim_matches('/').is_empty());
+            let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+            let leads_elsewhere = parts.is_empty() || parts.contains(&"..");
+            return (!leads_elsewhere).then(|| format!("/{}", parts.join("/")));
         }
         let mut parts = path.split(':');
         let (slice, prefix, name) = (parts.next()?, parts.next()?, parts.next()?);
@@ -268,6 +272,8 @@ mod tests {
         assert_eq!(folder("kubepods-pod1.slice:cri:abc").as_deref(), Some(pod));
         assert_eq!(folder(""), None);
         assert_eq!(folder("/"), None);
+        assert_eq!(folder("/a/../b"), None);
+        assert_eq!(folder("//a/./b/").as_deref(), Some("/a/b"));
     }
 
     #[test]

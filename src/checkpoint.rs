@@ -141,7 +141,8 @@ impl Attempt<'_> {
         let failed = |source| Error::Write { path: work.to_owned(), source };
         let config = self.config().write(work).map_err(failed)?;
         self.describe(folder)?;
-        if !paused {
+        let freezes = !paused && !self.criu_freezes_below();
+        if freezes {
             // CRIU freezes too, but polls for it in steps of a tenth of a second.
             self.freeze().await?;
         }
@@ -156,8 +157,12 @@ impl Attempt<'_> {
             abort: self.abort,
         };
         let dumped = subject.runtime.checkpoint(&call, !self.request.exit).await;
-        if !paused || (dumped.is_ok() && self.request.exit) {
+        if freezes || (dumped.is_ok() && self.request.exit) {
             self.thaw().await;
+        }
+        if *paused && dumped.is_err() {
+            // A CRIU that is killed thaws what it didn't freeze.
+            let _ = self.freeze().await;
         }
         self.hand_on_logs();
         dumped.map_err(|error| {
@@ -216,6 +221,14 @@ impl Attempt<'_> {
             }
         }
         config
+    }
+
+    /// Under systemd with cgroup v2, crun puts the container one level below its scope, and
+    /// names that to CRIU, which can't thaw what is frozen above.
+    fn criu_freezes_below(&self) -> bool {
+        let Container { subject, process, cgroup, .. } = self.container;
+        let is_below = || Cgroup::of_process(process.pid()).is_ok_and(|own| own != *cgroup);
+        self.version.flavour == Flavour::Crun && subject.runtime.systemd_cgroup && is_below()
     }
 
     fn describe(&self, folder: &Path) -> Result<(), Error> {

@@ -24,8 +24,8 @@ use crate::reaper::{Exit, Reaper};
 use crate::stdio::{self, Paths};
 use crate::{bundle, checkpoint, restore, runtime};
 use driver::Request;
-pub(crate) use lifecycle::remove_unfinished;
 pub use lifecycle::{Live, Subject, clean_up};
+pub(crate) use lifecycle::{claim_cgroup, is_occupied, is_shared, remove_unfinished};
 use state::{Ask, Refusal};
 
 /// Requests that may wait for the owner. Clients wait for answers, so more than a few

@@ -30,7 +30,7 @@ impl Journal {
         // Sorting the names sorts them by age.
         let name = format!("{now:013}-{operation}-{}-{}", short(namespace), short(id));
         let folder = self.root.join(&name);
-        if let Err(error) = private_folder(&folder) {
+        if let Err(error) = private_folder(&folder).and_then(|()| probe(&folder)) {
             tracing::warn!(%error, folder = %folder.display(), "this operation's logs go with the container");
             let folder = bundle.join(&name);
             private_folder(&folder)?;
@@ -39,6 +39,13 @@ impl Journal {
         let folder = Folder::hold(folder)?;
         self.prune();
         Ok(folder)
+    }
+
+    /// The folders of operations on a container, whatever namespace it was in.
+    pub fn folders_of(&self, id: &str) -> Vec<PathBuf> {
+        let end = format!("-{}", short(id));
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with(&end)).collect()
     }
 
     fn prune(&self) {
@@ -85,6 +92,16 @@ fn is_held(folder: &Path) -> bool {
 fn short(id: &str) -> &str {
     let end = id.char_indices().nth(24).map_or(id.len(), |(end, _)| end);
     &id[..end]
+}
+
+/// A disk may have room for a folder and none for a file.
+fn probe(folder: &Path) -> io::Result<()> {
+    let file = folder.join("probe");
+    let written = fs::write(&file, [0; 4096]).and_then(|()| fs::remove_file(&file));
+    if written.is_err() {
+        let _ = fs::remove_dir_all(folder);
+    }
+    written
 }
 
 fn private_folder(path: &Path) -> io::Result<()> {

@@ -86,6 +86,12 @@ pub fn detach_all(root: &Path) -> Result<(), Error> {
         .map_err(|error| Error::Unmount { path: root.to_owned(), cause: error.into() })
 }
 
+/// Detaches what is mounted below a folder, and leaves the folder.
+pub fn detach_below(folder: &Path) {
+    // Nothing there, or what is there is somebody else's to unmount.
+    let _ = unmount_children(folder, UnmountFlags::DETACH);
+}
+
 fn unmount_once(root: &Path, flags: UnmountFlags) -> Result<(), Errno> {
     loop {
         match unmount(root, flags | UnmountFlags::NOFOLLOW) {

@@ -95,7 +95,7 @@ impl Reaper {
     pub fn spawn_surviving(&self, command: &mut Command) -> io::Result<Process> {
         // Held across both, so that a quick death isn't taken for a stray's.
         let mut family = family();
-        let child = command.spawn()?;
+        let child = sys::with_old_limit(command).spawn()?;
         own(&mut family, child.id())
     }
 

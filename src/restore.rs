@@ -26,7 +26,7 @@ use crate::bundle::{self, Sharing, edit_config, set};
 use crate::checkpoint::image::{self, Image};
 use crate::checkpoint::manifest::{Manifest, Network as NetworkKind};
 use crate::checkpoint::{self, aside, find_criu, work_folder};
-use crate::container::{Live, Subject, remove_unfinished};
+use crate::container::{Live, Subject, claim_cgroup, remove_unfinished};
 use crate::criu::config::Config;
 use crate::criu::log::Failure;
 use crate::criu::{self, devices};
@@ -164,6 +164,7 @@ struct Attempt {
 impl Attempt {
     /// With a socket to hold at, it stops there once the namespaces are made.
     async fn run(self, hold: Option<&Path>) -> Result<Restored, Error> {
+        claim_cgroup(&self.subject);
         let result = self.bring_back(hold).await;
         match &result {
             Err(Error::Runtime(error)) if error.is_taken() => {}

@@ -5,8 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::OnceLock;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use rustix::thread::UnshareFlags;
 use tokio::io::unix::AsyncFd;
 
@@ -16,6 +17,23 @@ pub fn die_with_parent(command: &mut Command) -> &mut Command {
     let die = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
     // SAFETY: prctl is async-signal-safe and the closure touches no memory.
     unsafe { command.pre_exec(die) }
+}
+
+static LIMIT_WE_CAME_WITH: OnceLock<Rlimit> = OnceLock::new();
+
+/// Allows this process as many descriptors as it may have; what it starts gets the limit
+/// that this process came with (see [`with_old_limit`]).
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let old = *LIMIT_WE_CAME_WITH.get_or_init(|| getrlimit(Resource::Nofile));
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: old.maximum, ..old })?)
+}
+
+/// Containers inherit limits through their runtime, and shall see the usual ones.
+pub fn with_old_limit(command: &mut Command) -> &mut Command {
+    let Some(old) = LIMIT_WE_CAME_WITH.get().cloned() else { return command };
+    let restore = move || Ok(setrlimit(Resource::Nofile, old)?);
+    // SAFETY: setrlimit is async-signal-safe and the closure allocates nothing.
+    unsafe { command.pre_exec(restore) }
 }
 
 /// From linux/close_range.h.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cryo::bundle::{self, ADDRESS, BOOTSTRAP};
 use cryo::container::{Ended, clean_up};
+use cryo::journal::Journal;
 use cryo_protos::api::DeleteResponse;
 use cryo_protos::protobuf::Message;
 
@@ -16,6 +17,7 @@ use crate::bundle_files;
 use crate::convert;
 use crate::error::Error;
 use crate::publish::timestamp;
+use crate::serve::JOURNAL;
 
 /// A second less than containerd waits.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -30,7 +32,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(Error::io("start the event loop"))?;
-    let cleaning = async { tokio::time::timeout(PATIENCE, clean_up(&bundle, &args.id, &options)).await };
+    let journal = Journal::new(JOURNAL);
+    let cleaning =
+        async { tokio::time::timeout(PATIENCE, clean_up(&bundle, &args.id, &options, &journal)).await };
     match runtime.block_on(cleaning) {
         Ok(problems) => problems.iter().for_each(|problem| eprintln!("{problem}")),
         Err(_) => eprintln!("what is left of container {} takes too long to remove", args.id),

@@ -28,7 +28,7 @@ use crate::task::Service;
 
 /// containerd makes this fifo in the bundle.
 const LOG: &str = "log";
-const JOURNAL: &str = "/var/log/cryo";
+pub(crate) const JOURNAL: &str = "/var/log/cryo";
 const TTRPC_VARIABLE: &str = "TTRPC_ADDRESS";
 /// How long the last events may take when the shim ends.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
@@ -41,6 +41,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let handed_over = sys::inherited(SOCKET_DESCRIPTOR);
     // Without containerd's fifo the shim works as well, only silently.
     let _ = log::start(Path::new(LOG), args.debug);
+    // Refused or not, the shim works; with little room it can hold fewer streams.
+    let _ = sys::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -34,7 +34,7 @@ pub enum Error {
     Unsealed(PathBuf),
     #[error("the checkpoint in {} is damaged: {problem}", path.display())]
     Damaged { path: PathBuf, problem: String },
-    #[error("the checkpoint in {} isn't trusted: '{name}' is {what}", path.display())]
+    #[error("{} isn't trusted with a checkpoint: '{name}' in it is {what}", path.display())]
     Hostile { path: PathBuf, name: String, what: &'static str },
     #[error("checkpoint folder {} can be changed by others: it has to be root's, and writable for nobody else", .0.display())]
     Open(PathBuf),
@@ -88,6 +88,8 @@ impl Staging {
         check_folder(&opened, target)?;
         lock(&opened, target, FlockOperation::NonBlockingLockExclusive)?;
         remove_rubbish(target).map_err(failed)?;
+        // What a restore would refuse must not become the only copy of a container.
+        check_entries(target, target)?;
         // Memory of the container is in it: nobody else looks at it even half made.
         let private = fs::metadata(target).map_err(failed)?.mode() & 0o077 == 0;
         if private && fs::read_dir(target).map_err(failed)?.next().is_none() {
@@ -238,27 +240,7 @@ impl Image {
     }
 
     fn check_entries(&self) -> Result<(), Error> {
-        let failed = |source| Error::Folder { path: self.path.clone(), source };
-        let owner = rustix::process::geteuid().as_raw();
-        for entry in fs::read_dir(self.place()).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let metadata = entry.metadata().map_err(failed)?;
-            if metadata.is_dir()
-                && entry.file_name().as_encoded_bytes().starts_with(STAGING_PREFIX.as_bytes())
-            {
-                // Left by an operation that died; the next checkpoint removes it.
-                continue;
-            }
-            let what = match metadata.file_type() {
-                kind if kind.is_symlink() => "a link",
-                kind if !kind.is_file() => "no plain file",
-                _ if metadata.uid() != owner => "somebody else's file",
-                _ => continue,
-            };
-            let name = entry.file_name().to_string_lossy().into_owned();
-            return Err(Error::Hostile { path: self.path.clone(), name, what });
-        }
-        Ok(())
+        check_entries(&self.place(), &self.path)
     }
 
     fn check_manifest(&self) -> Result<Option<Manifest>, Error> {
@@ -282,6 +264,29 @@ impl Image {
         }
         Ok(Some(manifest))
     }
+}
+
+/// Only plain files of ours belong into an image's folder.
+fn check_entries(folder: &Path, path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Folder { path: path.to_owned(), source };
+    let owner = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let metadata = entry.metadata().map_err(failed)?;
+        if metadata.is_dir() && entry.file_name().as_encoded_bytes().starts_with(STAGING_PREFIX.as_bytes()) {
+            // Left by an operation that died; the next checkpoint removes it.
+            continue;
+        }
+        let what = match metadata.file_type() {
+            kind if kind.is_symlink() => "a link",
+            kind if !kind.is_file() => "no plain file",
+            _ if metadata.uid() != owner => "somebody else's file",
+            _ => continue,
+        };
+        let name = entry.file_name().to_string_lossy().into_owned();
+        return Err(Error::Hostile { path: path.to_owned(), name, what });
+    }
+    Ok(())
 }
 
 /// Moves a sealed image to its place. Until its manifest arrives, last of all, there is

@@ -9,7 +9,7 @@ use super::{Create, Error, Node, Options};
 use crate::bundle::{self, ROOTFS, Spec, write_atomically};
 use crate::cgroup::Cgroup;
 use crate::journal::Journal;
-use crate::mount::{Mount, detach_all, mount_all, unmount_all};
+use crate::mount::{Mount, detach_all, detach_below, mount_all, unmount_all};
 use crate::reaper::{Exit, Process, Reaper};
 use crate::restore;
 use crate::runtime::{Ends, Runtime};
@@ -156,6 +156,7 @@ async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Erro
 }
 
 async fn start_anew(subject: &Subject, no_new_keyring: bool) -> Result<Live, Error> {
+    claim_cgroup(subject);
     let made = run_create(subject, no_new_keyring).await;
     match &made {
         Err(Error::Runtime(error)) if error.is_taken() => {}
@@ -163,6 +164,20 @@ async fn start_anew(subject: &Subject, no_new_keyring: bool) -> Result<Live, Err
         Ok(_) => {}
     }
     made
+}
+
+/// Notes that the container's cgroup is the container's alone, so that whoever cleans up
+/// may end all that is in it.
+pub(crate) fn claim_cgroup(subject: &Subject) {
+    if subject.spec.cgroup_folder().is_some() && !is_occupied(&subject.spec) {
+        // Without the note, only what the runtime knows is ended.
+        let _ = write_atomically(&subject.bundle.join(bundle::OWN_CGROUP), b"");
+    }
+}
+
+pub(crate) fn is_occupied(spec: &Spec) -> bool {
+    let processes = spec_cgroup(spec).map(|cgroup| cgroup.processes());
+    processes.is_some_and(|processes| processes.is_ok_and(|processes| !processes.is_empty()))
 }
 
 /// What a runtime has left that got half way. That it doesn't know the container is fine.
@@ -269,7 +284,7 @@ pub(super) fn record_exit(subject: &Subject, pid: u32, exit: Exit) {
 
 /// Removes what is left of a container whose shim is dead, from its bundle alone. Says
 /// what couldn't be done; that the container is long gone is no problem.
-pub async fn clean_up(bundle: &Path, id: &str, options: &Options) -> Vec<String> {
+pub async fn clean_up(bundle: &Path, id: &str, options: &Options, journal: &Journal) -> Vec<String> {
     let mut problems = Vec::new();
     let spec = Spec::read(bundle).unwrap_or_default();
     let cgroup = left_cgroup(bundle, &spec);
@@ -301,26 +316,24 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options) -> Vec<String>
         problems.push(error.to_string());
     }
     restore::remove_noted_copy(bundle);
+    // CRIU mounts cgroups beside its log and dies with its mounts in place.
+    for folder in journal.folders_of(id) {
+        detach_below(&folder);
+    }
     problems
 }
 
-/// The container's cgroup. Not if another container says that it is its own: a clone
-/// whose restore hadn't begun has its original's configuration.
+/// The container's cgroup, if nobody else's processes can be in it: neither when it was
+/// made, nor now by the configuration of another container.
 fn left_cgroup(bundle: &Path, spec: &Spec) -> Option<Cgroup> {
-    if is_shared(bundle, spec) {
-        return None;
-    }
-    let pid = bundle::read_pid(&bundle.join(bundle::INIT_PID)).ok();
-    let wanted = &spec.linux.cgroups_path;
-    // The pid may be somebody else's by now; then the cgroup isn't the container's.
-    let by_pid = || {
-        let name = wanted.rsplit(['/', ':']).next().filter(|name| !name.is_empty())?;
-        Cgroup::of_container(pid?, wanted).ok().filter(|cgroup| cgroup.to_string().contains(name))
-    };
-    spec_cgroup(spec).or_else(by_pid)
+    let is_own = bundle.join(bundle::OWN_CGROUP).exists() && !is_shared(bundle, spec);
+    spec_cgroup(spec).filter(|_| is_own)
 }
 
-fn is_shared(bundle: &Path, spec: &Spec) -> bool {
+/// Whether another container's configuration names this one's cgroup, or one above or
+/// below it.
+pub(crate) fn is_shared(bundle: &Path, spec: &Spec) -> bool {
+    let Some(ours) = spec.cgroup_folder().map(PathBuf::from) else { return false };
     let within = |folder: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect()
@@ -331,5 +344,6 @@ fn is_shared(bundle: &Path, spec: &Spec) -> bool {
     bundles
         .filter(|other| other != bundle)
         .filter_map(|other| Spec::read(&other).ok())
-        .any(|other| other.linux.cgroups_path == spec.linux.cgroups_path)
+        .filter_map(|other| other.cgroup_folder())
+        .any(|theirs| ours.starts_with(&theirs) || Path::new(&theirs).starts_with(&ours))
 }

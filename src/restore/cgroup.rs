@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use crate::bundle::{self, Spec, edit_config, set};
+use crate::bundle::{self, edit_config, set};
 use crate::cgroup::Cgroup;
-use crate::container::Subject;
+use crate::container::{Subject, is_occupied, is_shared};
 use crate::reaper::Process;
 
 /// Where the container is to be put. Clients that clone a container copy its cgroup
@@ -13,18 +13,18 @@ use crate::reaper::Process;
 /// The bundle says so from now on: whoever cleans up must not end the original.
 pub(crate) fn take_own_cgroup(subject: &Subject) -> Result<String, bundle::Error> {
     let wanted = &subject.spec.linux.cgroups_path;
-    if !is_occupied(&subject.spec) {
+    // Or will live there: of clones that are made at once none has a process yet.
+    if !is_occupied(&subject.spec) && !is_shared(&subject.bundle, &subject.spec) {
         return Ok(wanted.clone());
     }
-    let beside = beside(wanted, &subject.id);
+    let mut beside = beside(wanted, &subject.id);
+    if beside == *wanted {
+        // The original has the same id, in another namespace of containerd's.
+        beside = format!("{beside}-{}", subject.namespace);
+    }
     tracing::info!(id = subject.id, wanted, beside, "another container lives in this one's cgroup");
     edit_config(&subject.bundle, |config| set(config, "linux", "cgroupsPath", beside.as_str().into()))?;
     Ok(beside)
-}
-
-fn is_occupied(spec: &Spec) -> bool {
-    let cgroup = spec.cgroup_folder().and_then(|folder| Cgroup::at_path(&folder).ok());
-    cgroup.is_some_and(|cgroup| cgroup.processes().is_ok_and(|processes| !processes.is_empty()))
 }
 
 fn beside(path: &str, id: &str) -> String {
@@ -56,6 +56,7 @@ pub(super) fn check(subject: &Subject, process: &Process) -> Result<(), String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::Spec;
 
     #[test]
     fn a_clone_goes_beside_its_original() {

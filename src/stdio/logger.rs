@@ -18,6 +18,7 @@ use super::{Error, decoded, relay};
 use crate::reaper::{Process, Reaper};
 
 const READY_PATIENCE: Duration = Duration::from_secs(30);
+const END_PATIENCE: Duration = Duration::from_secs(1);
 /// Loggers have ten seconds to write out what they have; two more are ours.
 const STOP_PATIENCE: Duration = Duration::from_secs(12);
 
@@ -97,6 +98,10 @@ impl Logger {
     /// Lets it write out what it has, and waits until it is done.
     pub(super) async fn stop(self) {
         let Logger(process) = self;
+        // Its streams have ended; most loggers end with them, and all have what was written.
+        if timeout(END_PATIENCE, process.exited()).await.is_ok() {
+            return;
+        }
         if process.signal(15).is_ok() && timeout(STOP_PATIENCE, process.exited()).await.is_err() {
             tracing::warn!(pid = process.pid(), "logger ignores SIGTERM and is killed");
             let _ = process.signal(9);

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::{in_budget, nothing_left};
 use crate::harness::image::{is_complete, is_sealed, names, take};
+use crate::harness::until;
 use crate::harness::{Code, Container, Script, Test, World, process, skip};
 
 pub(super) fn tests() -> Vec<Test> {
@@ -138,7 +139,7 @@ fn during_a_restore() -> Vec<Test> {
                 let _ = container.start();
                 let (_, status) = deleted_after_death(world, &container);
                 assert_eq!(status, 137);
-                assert!(process::anchors().is_empty());
+                until("no anchor is left", || process::anchors().is_empty());
                 assert!(is_complete(&image), "the image is as it was");
             }));
         }

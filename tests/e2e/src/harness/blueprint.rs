@@ -35,9 +35,13 @@ impl<'b> Blueprint<'b> {
     pub(crate) fn new(bench: &'b Bench, id: String, args: &[&str]) -> Self {
         let mut guest = vec!["/bin/guest"];
         guest.extend(args);
-        let cgroup = format!("{}/{id}", bench.slot.containers_cgroup());
+        let cgroup = bench.slot.cgroup_of(&id);
         let spec = spec::default_spec(&guest, &cgroup);
-        let options = Options { binary_name: bench.runtime().binary().into(), ..Options::default() };
+        let options = Options {
+            binary_name: bench.runtime().binary().into(),
+            systemd_cgroup: settings().systemd,
+            ..Options::default()
+        };
         let blueprint = Blueprint {
             bench,
             id,
@@ -158,7 +162,7 @@ impl<'b> Blueprint<'b> {
     }
 
     pub(crate) fn id(mut self, id: String) -> Self {
-        self.spec["linux"]["cgroupsPath"] = json!(format!("{}/{id}", self.bench.slot.containers_cgroup()));
+        self.spec["linux"]["cgroupsPath"] = json!(self.bench.slot.cgroup_of(&id));
         self.id = id;
         self
     }

@@ -46,7 +46,7 @@ pub(crate) fn clean_hidden_hierarchy(below: &str) {
 pub(crate) fn put(pid: u32, cgroup: &str) -> Outcome {
     let all = [folder("pids", "/"), hidden_hierarchy()];
     for root in all.iter().filter(|root| root.join("cgroup.procs").exists()) {
-        let folder = root.join(cgroup.trim_start_matches('/'));
+        let folder = below(root, cgroup);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("cgroup.procs"), pid.to_string()).during(|| folder.display().to_string())?;
     }
@@ -66,7 +66,15 @@ pub(crate) fn roots() -> Vec<PathBuf> {
 /// The folder of `cgroup` in the hierarchy of `controller`.
 pub(crate) fn folder(controller: &str, cgroup: &str) -> PathBuf {
     let root = if is_v2() { MOUNT.into() } else { Path::new(MOUNT).join(controller) };
-    root.join(cgroup.trim_start_matches('/'))
+    below(&root, cgroup)
+}
+
+/// Where a hierarchy has a cgroup that is named by its path, or as systemd's unit.
+fn below(root: &Path, cgroup: &str) -> PathBuf {
+    match cgroup.split(':').collect::<Vec<_>>()[..] {
+        [slice, prefix, name] => root.join(slice).join(format!("{prefix}-{name}.scope")),
+        _ => root.join(cgroup.trim_start_matches('/')),
+    }
 }
 
 pub(crate) fn read(controller: &str, cgroup: &str, file: &str) -> Outcome<String> {
@@ -79,7 +87,7 @@ pub(crate) fn read(controller: &str, cgroup: &str, file: &str) -> Outcome<String
 pub(crate) fn processes(cgroup: &str) -> Vec<u32> {
     let mut found = Vec::new();
     for root in roots() {
-        for folder in tree(&root.join(cgroup.trim_start_matches('/'))) {
+        for folder in tree(&below(&root, cgroup)) {
             let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
             found.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
         }
@@ -137,7 +145,7 @@ pub(crate) fn inherit_cpuset(root: &Path, cgroup: &str) -> Outcome {
 /// Ends every process below `cgroup`, frozen or not, and removes the cgroups.
 pub(crate) fn destroy(cgroup: &str) {
     for root in roots() {
-        let mut folders = tree(&root.join(cgroup.trim_start_matches('/')));
+        let mut folders = tree(&below(&root, cgroup));
         for folder in &folders {
             // A frozen process can't die; the files exist in one version each.
             let _ = fs::write(folder.join("freezer.state"), "THAWED");

@@ -15,7 +15,7 @@ use nix::libc::O_NONBLOCK;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::failure::{Failure, Outcome};
-use super::wait::PATIENCE;
+use super::wait::{PATIENCE, deadline};
 
 /// How often a reader looks whether it is still wanted.
 const LOOK_UP_MS: u16 = 50;
@@ -108,7 +108,7 @@ impl Output {
     /// Waits for as long as there is hope, and shows what came instead.
     #[track_caller]
     fn wait(&self, what: &str, done: impl Fn(&SoFar) -> bool) -> Outcome {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = deadline(PATIENCE);
         let mut so_far = self.lock();
         while !done(&so_far) {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     /// Where logs of failed trials are stored.
     pub(crate) out: Option<PathBuf>,
     pub(crate) containerd: Version,
+    /// Whether systemd makes the cgroups of containers.
+    pub(crate) systemd: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,6 +93,7 @@ pub(crate) fn read(args: &mut Vec<String>) -> Outcome {
         cryo_bin,
         out: env::var_os("CRYO_E2E_OUT").map(PathBuf::from),
         containerd: version_of("containerd")?,
+        systemd: env::var_os("CRYO_E2E_SYSTEMD").is_some(),
     };
     SETTINGS.set(settings).map_err(|_| Failure::new("the settings were read twice"))
 }

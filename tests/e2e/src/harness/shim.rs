@@ -12,6 +12,7 @@ use super::api::RUNTIME;
 use super::failure::{During, Outcome};
 use super::settings::{Version, settings};
 use super::task::Task;
+use super::wait::patient;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -63,7 +64,7 @@ impl ShimSocket {
         let mut request = Request::new();
         request.service = version.service().into();
         request.method = method.into();
-        request.timeout_nano = DEADLINE.as_nanos() as i64;
+        request.timeout_nano = patient(DEADLINE).as_nanos() as i64;
         message.write_to_vec(&mut request.payload).expect("a message without required fields can be encoded");
         let response = RUNTIME.block_on(self.client.request(request))?;
         R::parse_from_bytes(&response.payload)

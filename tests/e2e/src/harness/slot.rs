@@ -33,7 +33,12 @@ pub(crate) const BASE: &str = "/var/lib/cryo-e2e";
 /// refuses to work beside a version 2 hierarchy, and leaks are looked for elsewhere.
 const SET_UP: &str = r#"
     umount "$2" 2>/dev/null || true
-    mount --bind "$1/run" /run
+    for name in systemd dbus; do
+        [ -d "/run/$name" ] || continue
+        mkdir "$1/run/$name"
+        mount --rbind "/run/$name" "$1/run/$name"
+    done
+    mount --rbind "$1/run" /run
     mount --bind "$1/tmp" /tmp
     ip link set lo up
     echo ready
@@ -100,7 +105,21 @@ impl Slot {
     }
 
     pub(crate) fn containers_cgroup(&self) -> String {
-        format!("/e2e-{}", self.number)
+        if settings().systemd { format!("/{}", self.slice()) } else { format!("/e2e-{}", self.number) }
+    }
+
+    /// What a specification calls the cgroup of container `id`.
+    pub(crate) fn cgroup_of(&self, id: &str) -> String {
+        if settings().systemd {
+            format!("{}:cryo:{id}", self.slice())
+        } else {
+            format!("{}/{id}", self.containers_cgroup())
+        }
+    }
+
+    /// Without a dash, which would put it into another slice.
+    fn slice(&self) -> String {
+        format!("e2e{}.slice", self.number)
     }
 
     /// Where a path that is named inside lies outside.
@@ -181,7 +200,7 @@ pub(crate) fn tear_down() {
     for root in cgroup::roots() {
         let Ok(entries) = fs::read_dir(root) else { continue };
         for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-            if name.starts_with("e2e-") {
+            if name.starts_with("e2e-") || (settings().systemd && name.starts_with("e2e")) {
                 cgroup::destroy(&name);
             }
         }

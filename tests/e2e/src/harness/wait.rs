@@ -1,5 +1,6 @@
 //! Waiting for things to become true, always with a deadline.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use super::failure::{Failure, Outcome};
@@ -7,7 +8,23 @@ use super::failure::{Failure, Outcome};
 /// Long enough for a loaded machine: whoever waits this long has found a hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How many times as long everything may take here, because the machine is emulated.
+static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {
+    let times = std::env::var("CRYO_E2E_PATIENCE").ok().and_then(|times| times.parse().ok());
+    times.unwrap_or(1)
+});
+
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+
+/// The end of a wait that begins now.
+pub(crate) fn deadline(patience: Duration) -> Instant {
+    Instant::now() + patient(patience)
+}
+
+/// What a machine of usual speed does in `usual`, this one does in the answer.
+pub(crate) fn patient(usual: Duration) -> Duration {
+    usual * *SLOWNESS
+}
 
 /// Looks again and again until `look` finds something.
 #[track_caller]
@@ -21,13 +38,13 @@ pub(crate) fn eventually_within<T>(
     what: &str,
     mut look: impl FnMut() -> Option<T>,
 ) -> Outcome<T> {
-    let deadline = Instant::now() + patience;
+    let deadline = deadline(patience);
     loop {
         if let Some(found) = look() {
             return Ok(found);
         }
         if Instant::now() >= deadline {
-            return Err(Failure::new(format!("not within {patience:?}: {what}")));
+            return Err(Failure::new(format!("not within {:?}: {what}", patient(patience))));
         }
         std::thread::sleep(BETWEEN_LOOKS);
     }

@@ -11,7 +11,7 @@ use prost::Message;
 
 use super::{Api, RUNTIME, call};
 use crate::harness::failure::{Failure, Outcome};
-use crate::harness::wait::{PATIENCE, eventually};
+use crate::harness::wait::{PATIENCE, deadline, eventually};
 
 const PROBE: &str = "/cryo-e2e/probe";
 
@@ -98,7 +98,7 @@ impl Events {
         what: &str,
         wanted: impl Fn(&Event) -> bool,
     ) -> Outcome<usize> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = deadline(PATIENCE);
         let mut heard = self.lock();
         loop {
             let mut events = heard.tasks.iter().filter(|seen| seen.container == container);

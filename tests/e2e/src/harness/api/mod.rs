@@ -14,6 +14,8 @@ use containerd_client::tonic::{Code, Request, Response, Status, transport::Chann
 use cryo_protos::protobuf::MessageFull;
 use tokio::runtime::Runtime;
 
+use crate::harness::wait::patient;
+
 pub(crate) use events::{Event, Events};
 pub(crate) use tasks::{CreateTask, Exit, Stdio};
 
@@ -79,6 +81,7 @@ pub(crate) fn call_within<T>(
     deadline: Duration,
     answer: impl Future<Output = Answer<Response<T>>>,
 ) -> Answer<T> {
+    let deadline = patient(deadline);
     RUNTIME.block_on(async {
         match tokio::time::timeout(deadline, answer).await {
             Ok(answer) => answer.map(Response::into_inner),
