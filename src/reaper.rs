@@ -154,9 +154,8 @@ impl Process {
 
     /// Whether it has been killed and the kernel has yet to carry it out.
     pub fn is_dying(&self) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-        let pending = pending.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let pending = status_of(self.pid, "ShdPnd:");
+        let pending = pending.and_then(|mask| u64::from_str_radix(&mask, 16).ok());
         pending.is_some_and(|mask| mask & 1 << (9 - 1) != 0)
     }
 
@@ -165,6 +164,16 @@ impl Process {
         let signal = sys::signal(number).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(pidfd_send_signal(&self.pidfd, signal)?)
     }
+}
+
+/// The parent of any process, if that is still there.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    status_of(pid, "PPid:")?.parse().ok()
+}
+
+fn status_of(pid: u32, key: &str) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(status.lines().find_map(|line| line.strip_prefix(key))?.trim().to_owned())
 }
 
 fn family() -> MutexGuard<'static, Family> {

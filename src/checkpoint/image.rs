@@ -34,7 +34,7 @@ pub enum Error {
     Unsealed(PathBuf),
     #[error("the checkpoint in {} is damaged: {problem}", path.display())]
     Damaged { path: PathBuf, problem: String },
-    #[error("{} isn't trusted with a checkpoint: '{name}' in it is {what}", path.display())]
+    #[error("{} isn't trusted with a checkpoint: '{name}' in it is {what}, only plain files of root's may be there", path.display())]
     Hostile { path: PathBuf, name: String, what: &'static str },
     #[error("checkpoint folder {} can be changed by others: it has to be root's, and writable for nobody else", .0.display())]
     Open(PathBuf),
@@ -209,7 +209,6 @@ impl Image {
         image.check_entries()?;
         image.finish_arrival()?;
         lock(&image.folder, path, FlockOperation::NonBlockingLockShared)?;
-        image.check_entries()?;
         let manifest = image.check_manifest()?;
         images::check_inventory(&image.place())
             .map_err(|problem| Error::Foreign { path: path.to_owned(), problem: problem.to_string() })?;
@@ -230,7 +229,8 @@ impl Image {
             return Ok(());
         }
         lock(&self.folder, &self.path, FlockOperation::NonBlockingLockExclusive)?;
-        finish_arrivals(&self.place()).map_err(failed)
+        finish_arrivals(&self.place()).map_err(failed)?;
+        self.check_entries()
     }
 
     /// A path to the folder that was opened.

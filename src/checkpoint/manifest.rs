@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Container;
-use crate::bundle::{CONFIG, Sharing};
+use crate::bundle::{CONFIG, Sharing, SpecProcess};
 use crate::criu::{self, images};
 use crate::runtime::{Flavour, Version};
 
@@ -97,8 +97,10 @@ impl Manifest {
         struct Config {
             #[serde(default)]
             mounts: Vec<Mount>,
+            #[serde(default)]
+            process: SpecProcess,
         }
-        let Config { mounts } = serde_json::from_slice(&config)?;
+        let Config { mounts, process } = serde_json::from_slice(&config)?;
         let system = rustix::system::uname();
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Manifest {
@@ -113,7 +115,8 @@ impl Manifest {
             kernel: system.release().to_string_lossy().into_owned(),
             architecture: system.machine().to_string_lossy().into_owned(),
             options: options.clone(),
-            terminal: subject.has_terminal(),
+            // As it runs now: a restore may have given it the one it had before.
+            terminal: process.terminal,
             stdio: Stdio {
                 stdin: kind(&subject.paths.stdin),
                 stdout: kind(&subject.paths.stdout),

@@ -16,7 +16,7 @@ mod outcome;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -34,6 +34,9 @@ use crate::{checkpoint, restore};
 use ending::Ending;
 use message::Done;
 pub(super) use message::Request;
+
+/// How long a thaw may take: the kernel needs no time for it worth mentioning.
+const THAW_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct Driver {
     subject: Arc<Subject>,

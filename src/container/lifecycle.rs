@@ -10,7 +10,7 @@ use crate::bundle::{self, ROOTFS, Spec, write_atomically};
 use crate::cgroup::Cgroup;
 use crate::journal::Journal;
 use crate::mount::{Mount, detach_all, detach_below, mount_all, unmount_all};
-use crate::reaper::{Exit, Process, Reaper};
+use crate::reaper::{Exit, Process, Reaper, parent};
 use crate::restore;
 use crate::runtime::{Ends, Runtime};
 use crate::stdio::{self, ConsoleSocket, ForConsole, Identity, Paths, Plan, Streams};
@@ -197,12 +197,6 @@ pub(crate) async fn remove_unfinished(subject: &Subject) {
     {
         tracing::warn!(%error, "the cgroup of a container that couldn't be made stays behind");
     }
-}
-
-fn parent(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // `12 (name) S 1 …`, where the name may hold brackets of its own.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The cgroup that a specification names, if it is there.

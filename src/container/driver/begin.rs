@@ -10,8 +10,6 @@ use super::*;
 use crate::container::exec::signal_process;
 use crate::runtime::Cause;
 
-/// How long a thaw may take: the kernel needs no time for it worth mentioning.
-const THAW_PATIENCE: Duration = Duration::from_secs(2);
 /// From the runtime's `start` to the container's program; milliseconds, mostly.
 const EXEC_PATIENCE: Duration = Duration::from_secs(10);
 const SIGKILL: u32 = 9;

@@ -1,13 +1,9 @@
 //! What follows when something that was set in motion is over.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::super::exec::Stage;
 use super::*;
-
-const THAW_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Driver {
     pub(super) fn done(&mut self, done: Done) {

@@ -30,6 +30,9 @@ const RUNTIME: &str = "CRYO_COMPONENT_RUNTIME";
 /// Set if the cgroup namespace begins at a cgroup of ours.
 const OWN_CGROUP: &str = "CRYO_COMPONENT_OWN_CGROUP";
 
+/// The start of a cgroup's name; the end is the pid of the conductor.
+const CGROUP: &str = "cryo-component-";
+
 /// No test needs half of it.
 const LONGEST: Duration = Duration::from_secs(90);
 /// Until what is on its way out is gone.
@@ -171,9 +174,19 @@ fn make_cgroup() -> Option<PathBuf> {
     let mounted = mounts.lines().find(|line| line.contains(" - cgroup2 "))?.split(' ').nth(4)?;
     let memberships = fs::read_to_string("/proc/self/cgroup").ok()?;
     let ours = memberships.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let cgroup = Path::new(mounted).join(ours).join(format!("cryo-component-{}", std::process::id()));
+    let above = Path::new(mounted).join(ours);
+    let left = folders(&above).into_iter().filter(|folder| is_of_a_dead_run(folder));
+    left.for_each(|folder| remove_cgroup(&folder));
+    let cgroup = above.join(format!("{CGROUP}{}", std::process::id()));
     fs::create_dir(&cgroup).ok()?;
     Some(cgroup)
+}
+
+/// A run that was killed couldn't remove its own.
+fn is_of_a_dead_run(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let pid = name.strip_prefix(CGROUP).and_then(|pid| pid.parse::<u32>().ok());
+    pid.is_some_and(|pid| !super::process::is_alive(pid))
 }
 
 fn remove_cgroup(cgroup: &Path) {

@@ -67,6 +67,10 @@ fn main() -> ExitCode {
         println!("{:6.1} s  {name}", took.as_secs_f64());
     }
     print_reasons(&skips);
+    if conclusion.num_passed + conclusion.num_failed + conclusion.num_ignored == 0 {
+        eprintln!("cryo-e2e: no scenario has these words in its name; --list shows them");
+        return ExitCode::from(64);
+    }
     println!("{}", totals(&conclusion, &skips));
     conclusion.exit_code()
 }

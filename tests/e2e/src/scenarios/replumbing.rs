@@ -1,7 +1,7 @@
 //! A container comes back with other stdio than it had.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::harness::*;
 
@@ -27,7 +27,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// A container that has counted, and its image.
-fn counted_image<'b>(plan: Blueprint<'b>) -> Outcome<(Task<'b>, std::path::PathBuf)> {
+fn counted_image<'b>(plan: Blueprint<'b>) -> Outcome<(Task<'b>, PathBuf)> {
     let task = plan.start()?;
     task.stdout().wait_for_counting(5)?;
     let image = task.end_as_image()?;
@@ -44,18 +44,17 @@ fn numbers_in(file: &Path) -> Outcome<std::ops::RangeInclusive<u64>> {
 }
 
 fn output_moves_from_a_pipe_to_a_file(bench: &Bench) -> Outcome {
-    let (task, image) = counted_image(bench.guest(&["count"]))?;
-    let file = bench.fresh_folder("logs")?.join("output");
-    let again = task.again_from(&image).stdio(Kind::File(file.clone())).start()?;
-    let first = *numbers_in(&file)?.start();
-    ensure_eq!(first, task.stdout().counted()?.end() + 1, "the first number after the restore");
-    again.end()
+    output_moves_from_a_pipe_into(bench, Kind::File)
 }
 
 fn output_moves_from_a_pipe_to_a_logger(bench: &Bench) -> Outcome {
+    output_moves_from_a_pipe_into(bench, Kind::Logger)
+}
+
+fn output_moves_from_a_pipe_into(bench: &Bench, kind: fn(PathBuf) -> Kind) -> Outcome {
     let (task, image) = counted_image(bench.guest(&["count"]))?;
     let file = bench.fresh_folder("logs")?.join("output");
-    let again = task.again_from(&image).stdio(Kind::Logger(file.clone())).start()?;
+    let again = task.again_from(&image).stdio(kind(file.clone())).start()?;
     let first = *numbers_in(&file)?.start();
     ensure_eq!(first, task.stdout().counted()?.end() + 1, "the first number after the restore");
     again.end()
