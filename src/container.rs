@@ -19,7 +19,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::event::Events;
 use crate::journal::Journal;
 use crate::mount::{self, Mount};
-use crate::policy::Annotations;
+use crate::policy::{Annotations, NotAllowed};
 use crate::reaper::{Exit, Reaper};
 use crate::stdio::{self, Paths};
 use crate::{bundle, checkpoint, restore, runtime};
@@ -65,6 +65,8 @@ pub struct Node {
     pub reaper: Reaper,
     pub events: Events,
     pub journal: Journal,
+    /// Where the node's owner says what annotations may ask for.
+    pub policy: PathBuf,
 }
 
 #[derive(Clone, Debug)]
@@ -131,6 +133,8 @@ pub enum Error {
     Gone,
     #[error("{0}")]
     Invalid(String),
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     #[error(transparent)]
     Bundle(#[from] bundle::Error),
     #[error("cannot write {}: {source}", path.display())]
