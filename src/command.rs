@@ -1,5 +1,6 @@
 //! What an administrator calls. Belongs to the binary: the shim links none of it.
 
+mod doctor;
 mod install;
 mod root;
 mod run;
@@ -22,6 +23,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Tell whether checkpoint and restore will work on this machine.
+    ///
+    /// Looks at containerd, Docker, runc, crun, CRIU and the kernel, and at which shim each
+    /// daemon would start. Says what to do about everything that is missing. Changes nothing.
+    /// The exit status is 0 if checkpoint and restore will work, and 1 if not.
+    Doctor {
+        /// Print JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// Let a daemon start Cryo in place of the stock shim, or undo that.
     ///
     /// Makes /usr/local/lib/cryo/bin, where Cryo has the stock shim's name as well as its own,
@@ -34,6 +45,7 @@ enum Verb {
 
 #[derive(Args)]
 struct Install {
+    /// The daemon whose containers it is for.
     daemon: Daemon,
     /// Undo what an earlier install for this daemon did.
     #[arg(long, conflicts_with = "shim")]
@@ -80,6 +92,7 @@ impl Daemon {
 
 pub(crate) fn run() -> ExitCode {
     match Arguments::parse().verb {
+        Verb::Doctor { json } => doctor::run(json),
         Verb::Install(options) => match install::run(&options, &mut io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

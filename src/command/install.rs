@@ -16,6 +16,7 @@ use std::time::Duration;
 use cryo::reaper::Reaper;
 use rustix::fs::{FlockOperation, flock};
 
+use super::doctor::docker_runs_with;
 use super::root::{BIN, Root, SHIM, USUAL_PATH};
 use super::run::{self, Said};
 use super::unit::Unit;
@@ -71,7 +72,9 @@ pub(crate) fn run(options: &Install, out: &mut dyn Write) -> Result<(), Error> {
         plan::uninstall(&root, &mut record, daemon)?
     } else {
         let shim = shim(&root, options.shim.as_deref())?;
-        let flagged = Unit::without_ours(&root, Daemon::Docker.unit()).has_flag("--experimental");
+        let flag = "--experimental";
+        let runs_with = root.is_the_machine() && docker_runs_with(flag);
+        let flagged = runs_with || Unit::without_ours(&root, Daemon::Docker.unit()).has_flag(flag);
         plan::install(&root, &mut record, daemon, &shim, flagged)?
     };
     if !options.dry_run {
