@@ -152,7 +152,13 @@ fn told(root: &Root, options: &Install, steps: &[Step]) -> String {
         lines.push(format!("nothing to undo: cryo isn't installed for {name}"));
         return lines.join("\n") + "\n";
     }
-    let mut rest = if options.uninstall { Vec::new() } else { advice(root, options.daemon) };
+    let mut rest = match (options.uninstall, options.daemon) {
+        (false, daemon) => advice(root, daemon),
+        (true, Daemon::Docker) => {
+            vec!["Containers made with `--runtime cryo` won't start any more.".to_owned()]
+        }
+        (true, Daemon::Containerd) => Vec::new(),
+    };
     if !options.restart {
         rest.push(next(root, options, steps.iter().any(Step::changes)));
     }
@@ -178,7 +184,8 @@ fn next(root: &Root, options: &Install, changed: bool) -> String {
             format!("There is no systemd here. To finish, start containerd with: PATH={BIN}:$PATH containerd")
         }
         (false, Daemon::Docker) => format!(
-            "There is no systemd here. To finish, start both daemons with that folder first in PATH:\n  \
+            "There is no systemd here. To finish, start the daemons with that folder first in PATH \
+             (only dockerd, where it starts a containerd of its own):\n  \
              PATH={BIN}:$PATH containerd\n  PATH={BIN}:$PATH dockerd"
         ),
     }
@@ -188,7 +195,7 @@ fn next(root: &Root, options: &Install, changed: bool) -> String {
 fn advice(root: &Root, daemon: Daemon) -> Vec<String> {
     let mut lines = Vec::new();
     let daemons = plan::serving(root, daemon);
-    if daemons.len() > 1 {
+    if daemons.len() > 1 && root.has_systemd() {
         lines.push(
             "Docker's containers are started by containerd.service, so both daemons find Cryo first.".into(),
         );

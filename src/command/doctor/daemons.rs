@@ -30,6 +30,7 @@ pub(super) struct Starts {
     pub(super) daemon: Daemon,
     pub(super) stock_name: Shim,
     pub(super) own_name: Shim,
+    pub(super) runs: bool,
     /// Whether it has CRIU in its PATH, as the shim gets the same.
     pub(super) criu: bool,
 }
@@ -43,33 +44,42 @@ struct Running {
 /// Every containerd that runs; if none does, those that systemd or we would start.
 pub(super) fn starts(path: &str) -> Vec<Starts> {
     let (dockers, containerds) = (running("dockerd"), running("containerd"));
-    let is_dockers = |process: &Running| dockers.iter().any(|docker| docker.pid == process.parent);
-    let own = containerds.iter().any(is_dockers);
-    let mut found: Vec<_> = containerds
-        .iter()
-        .map(|process| {
-            let (who, daemon) = match (is_dockers(process), dockers.is_empty() || own) {
-                (true, _) => ("Docker's own containerd", Daemon::Docker),
-                (false, true) => ("containerd", Daemon::Containerd),
-                (false, false) => ("containerd, also Docker's", Daemon::Docker),
-            };
-            of_process(process.pid, format!("{who} (pid {})", process.pid), daemon)
-        })
-        .collect();
+    let own = containerds.iter().any(|process| is_child(process, &dockers));
+    let mut found = Vec::new();
+    for process in &containerds {
+        let dockers = if own { is_child(process, &dockers) } else { !dockers.is_empty() };
+        let daemon = if dockers { Daemon::Docker } else { Daemon::Containerd };
+        found.push(of_process(process.pid, format!("containerd (pid {})", process.pid), daemon));
+    }
     if found.is_empty() {
-        found.extend(
-            dockers.iter().map(|docker| {
-                of_process(docker.pid, format!("dockerd (pid {})", docker.pid), Daemon::Docker)
-            }),
-        );
+        let of_docker = |docker: &Running| {
+            of_process(docker.pid, format!("dockerd (pid {})", docker.pid), Daemon::Docker)
+        };
+        found.extend(dockers.iter().map(of_docker));
     }
     if found.is_empty() {
         found.extend(of_units());
     }
     if found.is_empty() {
-        found.push(of_path("a containerd started here".into(), Daemon::Containerd, path, Path::new("/")));
+        found.push(of_path("containerd".into(), Daemon::Containerd, path, Path::new("/")));
     }
     found
+}
+
+/// Which containerd starts Docker's containers, if Docker runs.
+pub(super) fn dockers_containerd() -> Option<String> {
+    let (dockers, containerds) = (running("dockerd"), running("containerd"));
+    let own = containerds.iter().find(|process| is_child(process, &dockers));
+    match (own, containerds.first()) {
+        _ if dockers.is_empty() => None,
+        (Some(own), _) => Some(format!("its own (pid {})", own.pid)),
+        (None, Some(other)) => Some(format!("the system's (pid {})", other.pid)),
+        (None, None) => Some("none that runs".to_owned()),
+    }
+}
+
+fn is_child(process: &Running, parents: &[Running]) -> bool {
+    parents.iter().any(|parent| parent.pid == process.parent)
 }
 
 /// Whether a Docker that runs now was given this flag.
@@ -88,7 +98,7 @@ fn of_units() -> Vec<Starts> {
     let first = units.filter(|daemon| unit::exists(&root, daemon.unit())).take(1);
     let starts = |daemon: Daemon| {
         let path = unit::path_in_force(&root, daemon.unit());
-        of_path(format!("{} (not running)", daemon.unit()), daemon, &path, root.folder())
+        of_path(daemon.unit().to_owned(), daemon, &path, root.folder())
     };
     first.map(starts).collect()
 }
@@ -96,7 +106,14 @@ fn of_units() -> Vec<Starts> {
 fn of_process(pid: u32, who: String, daemon: Daemon) -> Starts {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let Ok(environment) = fs::read(process.join("environ")) else {
-        return Starts { who, daemon, stock_name: Shim::Hidden, own_name: Shim::Hidden, criu: true };
+        return Starts {
+            who,
+            daemon,
+            stock_name: Shim::Hidden,
+            own_name: Shim::Hidden,
+            runs: true,
+            criu: true,
+        };
     };
     let mut words = environment.split(|byte| *byte == 0);
     let path = words.find_map(|word| word.strip_prefix(b"PATH=")).unwrap_or_default();
@@ -105,7 +122,8 @@ fn of_process(pid: u32, who: String, daemon: Daemon) -> Starts {
     let folder = |link: &str| fs::read_link(process.join(link)).unwrap_or_default();
     let (here, program) = (folder("cwd"), folder("exe"));
     let beside = program.parent().unwrap_or(Path::new("")).display().to_string();
-    of_path(who, daemon, &format!("{}:{path}:{beside}", here.display()), &process.join("root"))
+    let path = format!("{}:{path}:{beside}", here.display());
+    Starts { runs: true, ..of_path(who, daemon, &path, &process.join("root")) }
 }
 
 fn of_path(who: String, daemon: Daemon, path: &str, root: &Path) -> Starts {
@@ -119,7 +137,7 @@ fn of_path(who: String, daemon: Daemon, path: &str, root: &Path) -> Starts {
         })
     };
     let criu = search::find("criu", path, root).is_some();
-    Starts { who, daemon, stock_name: shim(STOCK_SHIM), own_name: shim(SHIM), criu }
+    Starts { who, daemon, stock_name: shim(STOCK_SHIM), own_name: shim(SHIM), runs: false, criu }
 }
 
 fn is_cryo(file: &Path) -> bool {

@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) root: bool,
+    pub(super) systemd: bool,
     pub(super) shim: Option<PathBuf>,
     pub(super) containerd: Said,
     pub(super) docker: Said,
@@ -30,6 +31,7 @@ pub(super) struct Facts {
     pub(super) criu_check: Said,
     pub(super) soft_dirty: Said,
     pub(super) kernel: Kernel,
+    pub(super) dockers_containerd: Option<String>,
     pub(super) starts: Vec<Starts>,
 }
 
@@ -61,6 +63,7 @@ pub(super) async fn gather(reaper: Reaper) -> Facts {
     );
     Facts {
         root: rustix::process::geteuid().is_root(),
+        systemd: Path::new("/run/systemd/system").is_dir(),
         shim: shim(&path),
         containerd,
         docker,
@@ -74,6 +77,7 @@ pub(super) async fn gather(reaper: Reaper) -> Facts {
         criu_check: check,
         soft_dirty: dirty,
         kernel: kernel(),
+        dockers_containerd: daemons::dockers_containerd(),
         starts: daemons::starts(&path),
     }
 }

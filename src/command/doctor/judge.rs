@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::daemons::{Shim, Starts};
 use super::facts::{Facts, Kernel};
 use super::words::{self, Version};
+use crate::command::Daemon;
 use crate::command::root::SHIM;
 use crate::command::run::Said;
 
@@ -48,7 +49,7 @@ pub(super) fn ready(findings: &[Finding]) -> bool {
 }
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
-    let mut findings = vec![shim(facts), containerd(&facts.containerd), docker(&facts.docker)];
+    let mut findings = vec![shim(facts), containerd(&facts.containerd), docker(facts)];
     let (runc, crun) = (runc(facts), crun(facts));
     // Who has one that works needn't have the other.
     findings.push(spared(runc.clone(), &crun, &facts.runc));
@@ -56,8 +57,17 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.push(criu(&facts.criu, &facts.kernel));
     findings.push(criu_check(facts));
     findings.extend(kernel(facts));
-    findings.extend(facts.starts.iter().flat_map(starts));
+    if let Some(which) = &facts.dockers_containerd {
+        findings.push(finding("Docker's containerd", Part::Other, Fine, which, ""));
+    }
+    findings.extend(facts.starts.iter().flat_map(|found| starts(found, facts.systemd)));
     findings
+}
+
+/// What lets a daemon find Cryo. Only systemd knows how to restart one.
+fn install(daemon: Daemon, systemd: bool) -> String {
+    let restart = if systemd { " --restart" } else { "" };
+    format!("run `cryo install {}{restart}`", daemon.name())
 }
 
 fn finding(
@@ -129,11 +139,11 @@ fn containerd(said: &Said) -> Finding {
     }
 }
 
-fn docker(said: &Said) -> Finding {
+fn docker(facts: &Facts) -> Finding {
     let what = "Docker";
     let part = Part::Other;
     let only = "Only needed for Docker's own commands: run `apt install docker.io`.";
-    let known = match said {
+    let known = match &facts.docker {
         Said::NotThere => return finding(what, part, Warn, "not found", only),
         Said::Silent(_) => return silent("docker version", part),
         Said::Done { output, .. } => words::docker(output),
@@ -144,15 +154,20 @@ fn docker(said: &Said) -> Finding {
     let client = docker.client.version;
     let Some(server) = docker.server else {
         let found = format!("client {client}; its daemon doesn't answer");
-        return finding(what, part, Warn, found, "Run `systemctl start docker`, as root.");
+        let remedy = match (facts.root, facts.systemd) {
+            (false, _) => "Run `cryo doctor` as root: others may not ask it.",
+            (true, true) => "Run `systemctl start docker`.",
+            (true, false) => "Start `dockerd`.",
+        };
+        return finding(what, part, Warn, found, remedy);
     };
     let experimental = if server.experimental { "on" } else { "off" };
     let found = format!("client {client}, daemon {}, experimental {experimental}", server.version);
     if Version::parse(&server.version).is_some_and(|version| version < Version(24, 0)) {
         return finding(what, part, Warn, found, "Only Docker 24 and newer can name Cryo as a runtime.");
     }
-    let switch = "`docker checkpoint` needs it on: run `cryo install docker --restart`.";
-    let (state, remedy) = if server.experimental { (Fine, "") } else { (Warn, switch) };
+    let switch = format!("`docker checkpoint` needs it on: {}.", install(Daemon::Docker, facts.systemd));
+    let (state, remedy) = if server.experimental { (Fine, "") } else { (Warn, switch.as_str()) };
     finding(what, part, state, found, remedy)
 }
 
@@ -279,19 +294,19 @@ fn kernel(facts: &Facts) -> Vec<Finding> {
     ]
 }
 
-fn starts(starts: &Starts) -> Vec<Finding> {
+fn starts(starts: &Starts, systemd: bool) -> Vec<Finding> {
     let Starts { who, daemon, .. } = starts;
-    let install = format!("cryo install {} --restart", daemon.name());
-    let for_all = format!(
-        "Docker's checkpoints, nerdctl's and those of ctr 1 need Cryo under this name: run `{install}`."
-    );
-    let own = format!("Put {SHIM} into its PATH: run `{install}`.");
+    let install = install(*daemon, systemd);
+    let when = if starts.runs { "" } else { " (when it runs)" };
+    let for_all =
+        format!("Docker's checkpoints, nerdctl's and those of ctr 1 need Cryo under this name: {install}.");
+    let own = format!("Put {SHIM} into its PATH: {install}.");
     let line = |name: &str, shim: &Shim, otherwise: State, remedy: &str| {
-        let what = format!("{name} in {who}");
+        let what = format!("{name} by {who}");
         let (state, found, remedy) = match shim {
-            Shim::Cryo(path) => (Fine, format!("cryo: {}", path.display()), ""),
-            Shim::Other(path) => (otherwise, format!("stock: {}", path.display()), remedy),
-            Shim::None => (otherwise, "none".to_owned(), remedy),
+            Shim::Cryo(path) => (Fine, format!("cryo: {}{when}", path.display()), ""),
+            Shim::Other(path) => (otherwise, format!("stock: {}{when}", path.display()), remedy),
+            Shim::None => (otherwise, format!("none{when}"), remedy),
             Shim::Hidden => (Warn, "hidden from you".to_owned(), "Run `cryo doctor` as root to see it."),
         };
         // The stock shim is no harm, but it isn't Cryo either.
@@ -304,7 +319,7 @@ fn starts(starts: &Starts) -> Vec<Finding> {
     ];
     if !starts.criu {
         let remedy = "Start it with CRIU's folder (usually /usr/sbin) in its PATH.";
-        lines.push(finding(format!("criu in {who}"), Part::Needed, Missing, "not in its PATH", remedy));
+        lines.push(finding(format!("criu for {who}"), Part::Needed, Missing, "not in its PATH", remedy));
     }
     lines
 }
@@ -312,7 +327,6 @@ fn starts(starts: &Starts) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Daemon;
 
     fn said(output: &str) -> Said {
         Said::Done { status: 0, output: output.to_owned(), errors: String::new() }
@@ -326,6 +340,7 @@ mod tests {
     fn healthy() -> Facts {
         Facts {
             root: true,
+            systemd: true,
             shim: Some("/usr/local/bin/containerd-shim-cryo-v2".into()),
             containerd: said("containerd github.com/containerd/containerd/v2 2.1.9+unknown \n"),
             docker: said(
@@ -347,11 +362,13 @@ mod tests {
                 overlay: true,
                 userfaultfd: true,
             },
+            dockers_containerd: Some("its own (pid 7)".into()),
             starts: vec![Starts {
                 who: "containerd".into(),
                 daemon: Daemon::Containerd,
                 stock_name: Shim::Cryo("/usr/local/lib/cryo/bin/containerd-shim-runc-v2".into()),
                 own_name: Shim::Cryo("/usr/local/bin/containerd-shim-cryo-v2".into()),
+                runs: true,
                 criu: true,
             }],
         }
@@ -424,7 +441,7 @@ mod tests {
             (facts.starts[0].stock_name, facts.starts[0].own_name) = (stock(), Shim::None);
         };
         assert_eq!(changed("runc.cryo.v2", neither), (false, Missing));
-        assert_eq!(changed("criu in", |facts| facts.starts[0].criu = false), (false, Missing));
+        assert_eq!(changed("criu for", |facts| facts.starts[0].criu = false), (false, Missing));
         assert_eq!(changed("Cryo's shim", |facts| facts.shim = None), (false, Missing));
     }
 
