@@ -25,8 +25,10 @@ pub(crate) fn run(json: bool) -> ExitCode {
     let findings = judge::judge(&facts);
     let ready = judge::ready(&findings);
     let mut out = io::stdout();
-    let text =
-        if json { table::json(&findings, ready) } else { table::table(&findings, ready, out.is_terminal()) };
+    let text = match json {
+        true => table::json(&findings, ready),
+        false => table::table(&findings, ready, facts.root, out.is_terminal()),
+    };
     // The exit status tells the same to those who don't read.
     let _ = out.write_all(text.as_bytes());
     if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE }

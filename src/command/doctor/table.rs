@@ -9,7 +9,7 @@ use super::judge::{Finding, State};
 /// The state needs a column of this width, and what isn't a state begins after it.
 const MARK_WIDTH: usize = 9;
 
-pub(super) fn table(findings: &[Finding], ready: bool, colours: bool) -> String {
+pub(super) fn table(findings: &[Finding], ready: bool, root: bool, colours: bool) -> String {
     let width = findings.iter().map(|finding| finding.what.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for finding in findings {
@@ -25,9 +25,10 @@ pub(super) fn table(findings: &[Finding], ready: bool, colours: bool) -> String 
             let _ = writeln!(text, "{:MARK_WIDTH$}  {remedy}", "");
         }
     }
-    let (answer, colour) = match ready {
-        true => ("Ready: checkpoint and restore will work.", 32),
-        false => ("Not ready: checkpoint and restore won't work until what is missing is there.", 31),
+    let (answer, colour) = match (ready, root) {
+        (true, true) => ("Ready: checkpoint and restore will work.", 32),
+        (true, false) => ("Ready, as far as can be seen without being root.", 33),
+        (false, _) => ("Not ready: checkpoint and restore won't work until what is missing is there.", 31),
     };
     let _ = writeln!(text, "\n{}", painted(answer, colour, colours));
     text
