@@ -25,9 +25,10 @@ pub(crate) fn run(json: bool) -> ExitCode {
     let findings = judge::judge(&facts);
     let ready = judge::ready(&findings);
     let mut out = io::stdout();
+    let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text = match json {
         true => table::json(&findings, ready),
-        false => table::table(&findings, ready, facts.root, out.is_terminal()),
+        false => table::table(&findings, ready, facts.root, colours),
     };
     // The exit status tells the same to those who don't read.
     let _ = out.write_all(text.as_bytes());

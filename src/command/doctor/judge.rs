@@ -81,14 +81,12 @@ fn finding(
     Finding { what: what.into(), state, found: found.into(), remedy, part }
 }
 
+/// What nobody could see working isn't counted on, and Docker's command isn't needed.
 fn silent(what: &str, part: Part) -> Finding {
-    finding(
-        what,
-        part,
-        Warn,
-        "doesn't answer",
-        &format!("Find out why `{what}` hangs; nothing was waited for."),
-    )
+    let state = if part == Part::Other { Warn } else { Missing };
+    let remedy =
+        "It may only be slow to start: run `cryo doctor` again, and find out why it hangs if it still does.";
+    finding(what, part, state, "no answer within 5 s", remedy)
 }
 
 fn spared(runtime: Finding, other: &Finding, said: &Said) -> Finding {
@@ -145,7 +143,7 @@ fn docker(facts: &Facts) -> Finding {
     let only = "Only needed for Docker's own commands: run `apt install docker.io`.";
     let known = match &facts.docker {
         Said::NotThere => return finding(what, part, Warn, "not found", only),
-        Said::Silent(_) => return silent("docker version", part),
+        Said::Silent(_) => return silent(what, part),
         Said::Done { output, .. } => words::docker(output),
     };
     let Some(docker) = known else {
@@ -174,7 +172,7 @@ fn docker(facts: &Facts) -> Finding {
 fn runc(facts: &Facts) -> Finding {
     let able = facts.runc_features.output();
     let able = able.and_then(|text| words::checkpoints(text, "org.opencontainers.runc.checkpoint.enabled"));
-    runtime("runc", &facts.runc, able, "Run `apt install runc`.")
+    runtime("runc", [&facts.runc, &facts.runc_features], able, "Run `apt install runc`.")
 }
 
 fn crun(facts: &Facts) -> Finding {
@@ -182,7 +180,12 @@ fn crun(facts: &Facts) -> Finding {
     let able = able.and_then(|text| words::checkpoints(text, "run.oci.crun.checkpoint.enabled"));
     // Older ones than 1.9 tell no features, but what they were built with.
     let built = facts.crun.output().map(|text| text.split_whitespace().any(|word| word == "+CRIU"));
-    let found = runtime("crun", &facts.crun, able.or(built), "Run `apt install crun libcriu2`.");
+    let found = runtime(
+        "crun",
+        [&facts.crun, &facts.crun_features],
+        able.or(built),
+        "Run `apt install crun libcriu2`.",
+    );
     if found.state != Missing && facts.libcriu.is_none() {
         let text = format!("{}, but no libcriu.so.2", found.found);
         return finding("crun", Part::Runtime, Missing, text, "Run `apt install libcriu2`.");
@@ -190,12 +193,12 @@ fn crun(facts: &Facts) -> Finding {
     found
 }
 
-fn runtime(what: &str, said: &Said, able: Option<bool>, install: &str) -> Finding {
+fn runtime(what: &str, [said, features]: [&Said; 2], able: Option<bool>, install: &str) -> Finding {
     let part = Part::Runtime;
-    let version = match said {
-        Said::NotThere => return finding(what, part, Missing, "not found", install),
-        Said::Silent(_) => return silent(what, part),
-        Said::Done { .. } => said.output().and_then(words::runtime).unwrap_or("of no known version"),
+    let version = match (said, features) {
+        (Said::NotThere, _) => return finding(what, part, Missing, "not found", install),
+        (Said::Silent(_), _) | (_, Said::Silent(_)) => return silent(what, part),
+        (Said::Done { .. }, _) => said.output().and_then(words::runtime).unwrap_or("of no known version"),
     };
     match able {
         Some(true) => finding(what, part, Fine, format!("{version}, checkpoints"), ""),
@@ -219,7 +222,7 @@ fn criu(said: &Said, kernel: &Kernel) -> Finding {
     let (what, part) = ("CRIU", Part::Needed);
     match said {
         Said::NotThere => return finding(what, part, Missing, "not found", "Run `apt install criu`."),
-        Said::Silent(_) => return silent("criu --version", part),
+        Said::Silent(_) => return silent(what, part),
         Said::Done { .. } => {}
     }
     let Some(text) = said.output().and_then(words::criu) else {
@@ -429,7 +432,16 @@ mod tests {
         let off = r#"{"Client":{"Version":"28.5.2"},"Server":{"Version":"28.5.2","Experimental":false}}"#;
         assert_eq!(changed("Docker", |facts| facts.docker = said(off)), (true, Warn));
         let hung = Said::Silent(std::time::Duration::from_secs(5));
-        assert_eq!(changed("docker version", |facts| facts.docker = hung), (true, Warn));
+        assert_eq!(changed("Docker", |facts| facts.docker = hung), (true, Warn));
+    }
+
+    #[test]
+    fn what_does_not_answer_is_not_counted_on() {
+        let hung = || Said::Silent(std::time::Duration::from_secs(5));
+        assert_eq!(changed("criu check", |facts| facts.criu_check = hung()), (false, Missing));
+        assert_eq!(changed("containerd", |facts| facts.containerd = hung()), (false, Missing));
+        assert_eq!(changed("runc", |facts| facts.runc = hung()), (true, Missing));
+        assert_eq!(changed("runc", |facts| facts.runc_features = hung()), (true, Missing));
     }
 
     #[test]
