@@ -105,10 +105,19 @@ fn carry_out(
 }
 
 /// One at a time. The root folder is always there, and nobody else locks it.
-fn lock(root: &Root) -> Result<File, Error> {
+struct Alone(File);
+
+fn lock(root: &Root) -> Result<Alone, Error> {
     let folder = File::open(root.folder()).map_err(Error::at("open", root.folder()))?;
     flock(&folder, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Busy)?;
-    Ok(folder)
+    Ok(Alone(folder))
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // Closing isn't enough: a fork elsewhere may have the descriptor until its exec.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 /// Where the links lead: the path as this machine will see it.

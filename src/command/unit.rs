@@ -30,7 +30,14 @@ pub(crate) struct Unit {
 }
 
 pub(crate) fn exists(root: &Root, unit: &str) -> bool {
-    FOLDERS.iter().any(|folder| root.at(folder).join(unit).exists())
+    // One that is masked leads to /dev/null, which is no file.
+    file(root, unit).is_some_and(|path| path.is_file())
+}
+
+/// The unit's own file: the one in the most important folder hides the others.
+fn file(root: &Root, unit: &str) -> Option<PathBuf> {
+    let mut places = FOLDERS.iter().map(|folder| root.at(folder).join(unit));
+    places.find(|path| fs::symlink_metadata(path).is_ok())
 }
 
 /// PATH as the service has it now, our drop-in included.
@@ -102,7 +109,7 @@ impl Unit {
 
 fn read(root: &Root, name: &str, without: &[&str]) -> Unit {
     let mut unit = Unit::default();
-    let main = FOLDERS.iter().find_map(|folder| fs::read_to_string(root.at(folder).join(name)).ok());
+    let main = file(root, name).and_then(|path| fs::read_to_string(path).ok());
     unit.add(root, &main.unwrap_or_default(), None);
     let mut drop_ins = BTreeMap::new();
     // One of the same name in a more important folder hides the others.
@@ -189,6 +196,14 @@ mod tests {
         assert_eq!(unit.path_with_ours(), format!("{BIN}:{USUAL_PATH}"));
         assert_eq!(unit.drop_in(), "cryo.conf");
         assert!(exists(&root, "docker.service") && !exists(&root, "containerd.service"));
+    }
+
+    #[test]
+    fn a_masked_service_is_not_there() {
+        let (_folder, root) = root_with(&[("/lib/systemd/system/containerd.service", "[Service]\n")]);
+        fs::create_dir_all(root.at("/etc/systemd/system")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", root.at("/etc/systemd/system/containerd.service")).unwrap();
+        assert!(!exists(&root, "containerd.service"));
     }
 
     #[test]
