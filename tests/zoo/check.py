@@ -8,5 +8,6 @@ with socket.socket(socket.AF_UNIX) as asked:
     asked.settimeout(60)
     asked.connect("/tmp/zoo.sock")
     line = asked.makefile().readline().strip()
-print(line or "lost: no answer")
-sys.exit(0 if line.startswith("ok: ") else 1)
+if not line.startswith("ok: "):
+    sys.exit(line or "lost: no answer")
+print(line)
