@@ -17,9 +17,15 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         .map(|scenario| {
             scenario
                 .fifo_only()
-                .impossible_if(|_, _| !std::path::Path::new("/usr/local/bin/nerdctl").exists(), "there is no nerdctl")
+                .impossible_if(
+                    |_, _| !std::path::Path::new("/usr/local/bin/nerdctl").exists(),
+                    "there is no nerdctl",
+                )
                 // nerdctl asks for the container's end only of the runtime that it knows.
-                .impossible_if(|_, settings| settings.shim == Shim::Cryo, "nerdctl knows checkpoints of runc.v2 only")
+                .impossible_if(
+                    |_, settings| settings.shim == Shim::Cryo,
+                    "nerdctl knows checkpoints of runc.v2 only",
+                )
         })
         .collect()
 }
@@ -76,16 +82,29 @@ impl<'b> Nerdctl<'b> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// nerdctl keeps the checkpoints of all containers in one folder.
+    fn checkpoint_name(&self, checkpoint: &str) -> String {
+        format!("{}-{checkpoint}", self.name)
+    }
+
     fn checkpoint(&self, options: &[&str], checkpoint: &str) -> Outcome {
-        self.call(&[&["checkpoint", "create"], options, &[&self.name, checkpoint]].concat())?;
+        let checkpoint = self.checkpoint_name(checkpoint);
+        self.call(&[&["checkpoint", "create"], options, &[&self.name, &checkpoint]].concat())?;
         Ok(())
     }
 
     fn come_back(&self, checkpoint: &str) -> Outcome {
         self.checkpoint(&[], checkpoint)?;
-        let status = self.call(&["ps", "--all", "--filter", &format!("name={}", self.name), "--format", "{{.Status}}"])?;
+        let status = self.call(&[
+            "ps",
+            "--all",
+            "--filter",
+            &format!("name={}", self.name),
+            "--format",
+            "{{.Status}}",
+        ])?;
         ensure!(status.starts_with("Exited (137)"), "after the checkpoint its status is {status:?}");
-        self.call(&["start", "--checkpoint", checkpoint, &self.name])?;
+        self.call(&["start", "--checkpoint", &self.checkpoint_name(checkpoint), &self.name])?;
         Ok(())
     }
 
@@ -113,10 +132,11 @@ impl<'b> Nerdctl<'b> {
 
 fn nerdctl_checkpoints_are_listed_until_they_are_removed(bench: &Bench) -> Outcome {
     let container = Nerdctl::run(bench, "none")?;
+    let one = container.checkpoint_name("one");
     container.checkpoint(&["--leave-running"], "one")?;
-    ensure!(container.call(&["checkpoint", "ls", &container.name])?.contains("one"), "it isn't listed");
-    container.call(&["checkpoint", "rm", &container.name, "one"])?;
-    ensure!(!container.call(&["checkpoint", "ls", &container.name])?.contains("one"), "it is still listed");
+    ensure!(container.call(&["checkpoint", "ls", &container.name])?.contains(&one), "it isn't listed");
+    container.call(&["checkpoint", "rm", &container.name, &one])?;
+    ensure!(!container.call(&["checkpoint", "ls", &container.name])?.contains(&one), "it is still listed");
     container.end()
 }
 

@@ -27,14 +27,21 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let all = [
         Scenario::new("zoo::python", |bench| survives(bench, &[], &["python3", "/zoo/python.py"])),
         Scenario::new("zoo::redis", |bench| survives(bench, &[], &["python3", "/zoo/redis.py"])),
-        Scenario::new("zoo::redis_by_tcp", |bench| survives(bench, TCP, &["python3", "/zoo/redis.py", "tcp"])),
+        Scenario::new("zoo::redis_by_tcp", |bench| {
+            survives(bench, TCP, &["python3", "/zoo/redis.py", "tcp"])
+        }),
         Scenario::new("zoo::nginx", |bench| survives(bench, &[], &["python3", "/zoo/nginx.py"])),
-        Scenario::new("zoo::nginx_by_tcp", |bench| survives(bench, TCP, &["python3", "/zoo/nginx.py", "tcp"])),
+        Scenario::new("zoo::nginx_by_tcp", |bench| {
+            survives(bench, TCP, &["python3", "/zoo/nginx.py", "tcp"])
+        }),
         Scenario::new("zoo::node", |bench| survives(bench, &[], &["node", "/zoo/node.js"])),
-        Scenario::new("zoo::jvm", |bench| survives(bench, &[], &["java", "/zoo/Jvm.java"])),
-        Scenario::new("zoo::jvm_by_tcp", |bench| survives(bench, TCP, &["java", "/zoo/Jvm.java", "tcp"])),
+        Scenario::new("zoo::jvm", |bench| survives(bench, &[], &["java", "-Xmx64m", "/zoo/Jvm.java"])),
+        Scenario::new("zoo::jvm_by_tcp", |bench| survives(bench, TCP, &["java", "-Xmx64m", "/zoo/Jvm.java", "tcp"])),
         Scenario::new("zoo::postgres", |bench| survives(bench, &[], &["python3", "/zoo/postgres.py"]))
-            .impossible_if(|_, _| !may_read_limits(), "CRIU needs CAP_SYS_RESOURCE for other users' processes"),
+            .impossible_if(
+                |_, _| !may_read_limits(),
+                "CRIU needs CAP_SYS_RESOURCE for other users' processes",
+            ),
     ];
     all.into_iter()
         .map(|scenario| {
