@@ -1,5 +1,6 @@
 //! Checkpoints made, listed, removed, and started from.
 
+use super::{counting, ready};
 use crate::harness::*;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -22,14 +23,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn counting<'d>(docker: &'d Docker<'_>) -> Outcome<Container<'d>> {
-    let container = docker.run(&[], &["guest", "count"])?;
-    container.wait_for_counting(3)?;
-    Ok(container)
-}
-
 fn checkpoints_are_listed_until_they_are_removed(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker)?;
+    let container = counting(docker, &[])?;
     let listed = || -> Outcome<Vec<String>> {
         Ok(container.call(&["checkpoint", "ls"])?.split_whitespace().skip(2).map(str::to_owned).collect())
     };
@@ -45,7 +40,7 @@ fn checkpoints_are_listed_until_they_are_removed(docker: &Docker<'_>) -> Outcome
 }
 
 fn a_checkpoint_may_leave_it_running(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker)?;
+    let container = counting(docker, &[])?;
     let pid = container.pid()?;
     container.copy("one")?;
     ensure_eq!(container.status()?, "running", "after the checkpoint");
@@ -56,7 +51,7 @@ fn a_checkpoint_may_leave_it_running(docker: &Docker<'_>) -> Outcome {
 }
 
 fn a_checkpoint_ends_it_otherwise(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker)?;
+    let container = counting(docker, &[])?;
     container.checkpoint("one")?;
     ensure_eq!(container.inspect(".State.ExitCode")?, "137", "the exit code");
     ensure_eq!(container.pid()?, 0, "the pid");
@@ -69,7 +64,7 @@ fn a_checkpoint_ends_it_otherwise(docker: &Docker<'_>) -> Outcome {
 }
 
 fn it_counts_on_from_a_checkpoint(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker)?;
+    let container = counting(docker, &[])?;
     container.checkpoint("one")?;
     let before = container.counted()?;
     container.start_from("one")?;
@@ -85,7 +80,7 @@ fn it_counts_on_from_a_checkpoint(docker: &Docker<'_>) -> Outcome {
 }
 
 fn a_checkpoint_can_be_started_from_at_once(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker)?;
+    let container = counting(docker, &[])?;
     docker.call(&["checkpoint", "create", &container.name, "one"])?;
     // Docker still shows it as paused for a moment, and refuses before that.
     eventually("it has started", || container.start_from("one").ok())?;
@@ -94,8 +89,7 @@ fn a_checkpoint_can_be_started_from_at_once(docker: &Docker<'_>) -> Outcome {
 }
 
 fn a_checkpoint_can_be_started_from_ten_times(docker: &Docker<'_>) -> Outcome {
-    let container = docker.run(&[], &["guest", "heap", "4"])?;
-    container.wait_for_line("ready")?;
+    let container = ready(docker, &[], &["heap", "4"])?;
     container.checkpoint("one")?;
     for time in 1..=10 {
         container.start_from("one")?;
@@ -107,7 +101,7 @@ fn a_checkpoint_can_be_started_from_ten_times(docker: &Docker<'_>) -> Outcome {
 }
 
 fn checkpoints_may_follow_each_other_at_once(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker)?;
+    let container = counting(docker, &[])?;
     for name in ["one", "two", "three", "four", "five"] {
         container.copy(name)?;
     }
@@ -117,7 +111,7 @@ fn checkpoints_may_follow_each_other_at_once(docker: &Docker<'_>) -> Outcome {
 }
 
 fn five_generations_count_on(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker)?;
+    let container = counting(docker, &[])?;
     for generation in ["one", "two", "three", "four", "five"] {
         container.come_back(generation)?;
         container.wait_for_counting(3)?;
@@ -127,16 +121,14 @@ fn five_generations_count_on(docker: &Docker<'_>) -> Outcome {
 }
 
 fn memory_comes_back(docker: &Docker<'_>) -> Outcome {
-    let container = docker.run(&[], &["guest", "heap", "64"])?;
-    container.wait_for_line("ready")?;
+    let container = ready(docker, &[], &["heap", "64"])?;
     container.come_back("one")?;
     container.asks(1, "same")?;
     container.rm()
 }
 
 fn all_processes_come_back(docker: &Docker<'_>) -> Outcome {
-    let container = docker.run(&[], &["guest", "tree", "20"])?;
-    container.wait_for_line("ready")?;
+    let container = ready(docker, &[], &["tree", "20"])?;
     container.come_back("one")?;
     container.asks(1, "alive 20")?;
     ensure_eq!(container.call(&["top"])?.lines().count(), 22, "lines of docker top");
@@ -144,7 +136,7 @@ fn all_processes_come_back(docker: &Docker<'_>) -> Outcome {
 }
 
 fn it_may_start_afresh_although_there_is_a_checkpoint(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker)?;
+    let container = counting(docker, &[])?;
     container.checkpoint("one")?;
     container.start()?;
     container.wait_for_lines(2, "3")?;
@@ -152,7 +144,7 @@ fn it_may_start_afresh_although_there_is_a_checkpoint(docker: &Docker<'_>) -> Ou
 }
 
 fn a_changed_root_filesystem_is_found_again(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker)?;
+    let container = counting(docker, &[])?;
     container.shell("echo changed >/etc/motd")?;
     container.come_back("one")?;
     ensure_eq!(container.exec(&["cat", "/etc/motd"])?, "changed\n", "the file");
@@ -160,7 +152,7 @@ fn a_changed_root_filesystem_is_found_again(docker: &Docker<'_>) -> Outcome {
 }
 
 fn a_paused_container_comes_back_running(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker)?;
+    let container = counting(docker, &[])?;
     container.call(&["pause"])?;
     container.come_back("one")?;
     container.is_well()?;
@@ -169,16 +161,15 @@ fn a_paused_container_comes_back_running(docker: &Docker<'_>) -> Outcome {
 
 /// Docker tells a shim of any other name nothing about the end of a checkpoint.
 fn under_our_own_name_it_comes_back_too(docker: &Docker<'_>) -> Outcome {
-    let container = docker.run(&["--runtime", "cryo"], &["guest", "count"])?;
-    container.wait_for_counting(3)?;
+    let container = counting(docker, &["--runtime", "cryo"])?;
     container.come_back("one")?;
     container.is_well()?;
     container.rm()
 }
 
 fn two_names_of_one_shim_work_side_by_side(docker: &Docker<'_>) -> Outcome {
-    let ours = docker.run(&["--runtime", "cryo"], &["guest", "count"])?;
-    let in_place = counting(docker)?;
+    let ours = counting(docker, &["--runtime", "cryo"])?;
+    let in_place = counting(docker, &[])?;
     for container in [&ours, &in_place] {
         container.come_back("one")?;
     }
