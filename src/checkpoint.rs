@@ -7,6 +7,7 @@
 
 pub mod image;
 pub mod manifest;
+mod transit;
 
 use std::fs;
 use std::io;
@@ -26,6 +27,7 @@ use crate::reaper::Process;
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
 use image::Staging;
 use manifest::Manifest;
+pub use transit::is_temporary;
 
 /// Until every process stands still. A process that can't be frozen within this time
 /// is stopped or traced and won't be frozen later either.
@@ -92,12 +94,26 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
         attempt.run(staging.folder()).await
     };
     match attempt.await {
-        Ok(()) => Ok(aside(|| staging.publish()).await?),
+        Ok(()) => {
+            let (target, namespace) = (request.image.clone(), subject.namespace.clone());
+            Ok(aside(move || publish(staging, &target, &namespace)).await?)
+        }
         Err(error) => {
             aside(|| staging.discard()).await;
             Err(error)
         }
     }
+}
+
+fn publish(staging: Staging, target: &Path, namespace: &str) -> Result<(), image::Error> {
+    staging.publish()?;
+    if is_temporary(target)
+        && let Err(error) = transit::mark(target, namespace)
+    {
+        // The image is good without.
+        tracing::warn!(%error, "a restore that follows at once may find its archive in containerd already");
+    }
+    Ok(())
 }
 
 struct Attempt<'a> {

@@ -6,9 +6,11 @@
 mod args;
 pub mod bootstrap;
 mod bundle_files;
+mod content;
 pub mod convert;
 mod delete;
 mod error;
+mod grpc;
 mod info;
 mod log;
 mod publish;

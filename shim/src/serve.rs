@@ -71,7 +71,7 @@ async fn serve(args: &Args, handed_over: io::Result<std::os::fd::OwnedFd>) -> Re
     let address = std::env::var(TTRPC_VARIABLE).unwrap_or_default();
     let (end_of_events, ends) = oneshot::channel::<()>();
     let publisher = tokio::spawn(Publisher::new(&address, &args.namespace).run(notices, ends));
-    let service = Service::new(&args.namespace, node);
+    let service = Service::new(&args.address, &args.namespace, node);
     let mut server = server(listener, service.clone())?;
     server.start().await.map_err(Error::other)?;
     tracing::debug!(id = args.id, namespace = args.namespace, "shim is up");

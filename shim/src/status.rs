@@ -20,6 +20,10 @@ pub(crate) fn invalid(error: impl ToString) -> ttrpc::Error {
     get_rpc_status(Code::INVALID_ARGUMENT, error)
 }
 
+pub(crate) fn held(error: impl ToString) -> ttrpc::Error {
+    get_rpc_status(Code::FAILED_PRECONDITION, error)
+}
+
 pub(crate) fn internal(error: impl ToString) -> ttrpc::Error {
     get_rpc_status(Code::INTERNAL, error)
 }

@@ -2,6 +2,7 @@
 //! writes the answer. Versions 2 and 3 of the service have the same messages.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,6 +25,7 @@ use cryo_protos::{Task, api, pack, runc};
 use tokio::sync::{Notify, watch};
 
 use crate::bundle_files;
+use crate::content;
 use crate::convert;
 use crate::publish::timestamp;
 use crate::stats;
@@ -33,6 +35,8 @@ use crate::status;
 pub(crate) struct Service(Arc<Shared>);
 
 struct Shared {
+    /// containerd's gRPC socket.
+    address: String,
     namespace: String,
     node: Node,
     containers: Mutex<HashMap<String, Slot>>,
@@ -48,8 +52,9 @@ enum Slot {
 }
 
 impl Service {
-    pub(crate) fn new(namespace: &str, node: Node) -> Service {
+    pub(crate) fn new(address: &str, namespace: &str, node: Node) -> Service {
         Service(Arc::new(Shared {
+            address: address.to_owned(),
             namespace: namespace.to_owned(),
             node,
             containers: Mutex::default(),
@@ -147,7 +152,7 @@ impl Task for Service {
         self.0.is_unwanted.store(false, Ordering::Relaxed);
         let options = request.options.into_option().unwrap_or_default();
         let options = convert::create_options(&options).map_err(status::invalid)?;
-        let bundle = std::path::PathBuf::from(&request.bundle);
+        let bundle = PathBuf::from(&request.bundle);
         bundle_files::write(&bundle, &options).map_err(status::internal)?;
         // Older containerds don't hand the path on under every name of ours.
         let checkpoint =
@@ -283,13 +288,12 @@ impl Task for Service {
         let deadline = policy::deadline(container.annotations()).map_err(status::invalid)?;
         let mut criu = options.criu;
         criu.tcp_established |= policy::keeps_tcp(container.annotations()).map_err(status::invalid)?;
-        let checkpoint = checkpoint::Request {
-            image: request.path.into(),
-            exit,
-            work: options.work,
-            options: criu,
-            deadline,
-        };
+        let image = PathBuf::from(request.path);
+        if checkpoint::is_temporary(&image) {
+            let Shared { address, namespace, .. } = &*self.0;
+            content::make_room(address, namespace, &request.id).await.map_err(status::held)?;
+        }
+        let checkpoint = checkpoint::Request { image, exit, work: options.work, options: criu, deadline };
         container.checkpoint(checkpoint).await.map_err(status::of)?;
         Ok(Empty::default())
     }

@@ -1,10 +1,10 @@
 //! What others leave behind around a restore, and nobody else removes.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::write_atomically;
+use crate::checkpoint::is_temporary;
 use crate::runtime::Runtime;
 
 /// In the bundle: where containerd's copy of the checkpoint is.
@@ -13,7 +13,7 @@ const NOTE: &str = "cryo-daemons-copy";
 /// containerd unpacks a checkpoint into a temporary folder before a restore and forgets
 /// it: a copy of the container's memory for every restore.
 pub(crate) fn remove_daemons_copy(image: &Path) {
-    if !is_daemons_copy(image) {
+    if !is_temporary(image) {
         return;
     }
     if let Err(error) = fs::remove_dir_all(image) {
@@ -23,7 +23,7 @@ pub(crate) fn remove_daemons_copy(image: &Path) {
 
 /// For whoever cleans up if this shim doesn't live to do it.
 pub(crate) fn note_daemons_copy(image: &Path, bundle: &Path) {
-    if is_daemons_copy(image) {
+    if is_temporary(image) {
         // Without the note it stays behind, as it does with the stock shim.
         let _ = write_atomically(&bundle.join(NOTE), image.as_os_str().as_encoded_bytes());
     }
@@ -33,21 +33,6 @@ pub(crate) fn remove_noted_copy(bundle: &Path) {
     if let Ok(image) = fs::read_to_string(bundle.join(NOTE)) {
         remove_daemons_copy(Path::new(&image));
     }
-}
-
-/// Only what containerd itself makes, where it makes it, and what is really ours.
-fn is_daemons_copy(image: &Path) -> bool {
-    let temporary = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let folders = [temporary, Some(std::env::temp_dir())];
-    let placed = folders.iter().flatten().any(|folder| image.parent() == Some(folder));
-    let digits = image
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.strip_prefix("ctrd-checkpoint"))
-        .unwrap_or_default();
-    let named = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let owner = rustix::process::geteuid().as_raw();
-    placed && named && fs::symlink_metadata(image).is_ok_and(|meta| meta.is_dir() && meta.uid() == owner)
 }
 
 /// An empty folder that users of a container's own can look into, as into all of its
@@ -69,31 +54,5 @@ pub(crate) fn detach_root(runtime: &Runtime) {
             let _ = crate::mount::detach_all(&folder);
             let _ = fs::remove_dir(&folder);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_containerds_own_folders_are_removed() {
-        let ours = tempfile::Builder::new().prefix("ctrd-checkpoint123").rand_bytes(0).tempdir().unwrap();
-        assert!(is_daemons_copy(ours.path()));
-        for other in
-            ["/var/lib/ctrd-checkpoint1", "/tmp/ctrd-checkpoint", "/tmp/ctrd-checkpoint1x", "/tmp/mine"]
-        {
-            assert!(!is_daemons_copy(Path::new(other)), "{other}");
-        }
-    }
-
-    #[test]
-    fn a_link_is_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let link = std::env::temp_dir().join("ctrd-checkpoint9876543210");
-        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
-        let taken = is_daemons_copy(&link);
-        fs::remove_file(&link).unwrap();
-        assert!(!taken);
     }
 }

@@ -5,6 +5,7 @@ mod checkpoints;
 mod containerd_gone;
 mod contents;
 mod decisions;
+mod docker;
 mod events;
 mod execs;
 mod faults;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         networks::scenarios(),
         replumbing::scenarios(),
         contents::scenarios(),
+        docker::scenarios(),
     ];
     areas.into_iter().flatten().collect()
 }

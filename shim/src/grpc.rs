@@ -1,0 +1,145 @@
+//! Single calls to containerd's own API, which is gRPC. A checkpoint needs a few of them;
+//! a gRPC library would be as big as the rest of the shim.
+
+use std::future::poll_fn;
+use std::io;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h2::client::SendRequest;
+use http::{HeaderMap, Request};
+use prost::Message;
+use tokio::net::UnixStream;
+use tokio::task::AbortHandle;
+
+/// Before each message: whether it is compressed, and its length.
+const FRAME: usize = 5;
+/// More than any answer that is asked for here.
+const LONGEST_ANSWER: usize = 64 << 20;
+const OK: u32 = 0;
+const NOT_FOUND: u32 = 5;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("there is none")]
+    NotFound,
+    #[error("containerd says: {0}")]
+    Refused(String),
+    #[error("containerd's answer can't be read: {0}")]
+    Garbled(String),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Http(#[from] h2::Error),
+}
+
+pub(crate) struct Client {
+    requests: SendRequest<Bytes>,
+    namespace: String,
+    connection: AbortHandle,
+}
+
+impl Client {
+    /// `address` is containerd's gRPC socket.
+    pub(crate) async fn connect(address: &str, namespace: &str) -> Result<Client, Error> {
+        let stream = UnixStream::connect(address.trim_start_matches("unix://")).await?;
+        let (requests, connection) = h2::client::handshake(stream).await?;
+        let connection = tokio::spawn(async move {
+            // Whoever waits for an answer learns of the end as well.
+            let _ = connection.await;
+        });
+        Ok(Client { requests, namespace: namespace.to_owned(), connection: connection.abort_handle() })
+    }
+
+    pub(crate) async fn call<A: Message + Default>(
+        &self,
+        method: &str,
+        message: &impl Message,
+    ) -> Result<A, Error> {
+        let request = Request::post(format!("http://containerd/{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("containerd-namespace", &self.namespace)
+            .body(())
+            .map_err(|error| Error::Garbled(error.to_string()))?;
+        let mut requests = self.requests.clone().ready().await?;
+        let (answer, mut body) = requests.send_request(request, false)?;
+        body.send_data(frame(message), true)?;
+        let (head, mut body) = answer.await?.into_parts();
+        // An error without a message comes in the head alone.
+        check(&head.headers)?;
+        let mut data = BytesMut::new();
+        while let Some(chunk) = poll_fn(|context| body.poll_data(context)).await {
+            let chunk = chunk?;
+            body.flow_control().release_capacity(chunk.len())?;
+            data.put(chunk);
+            if data.len() > LONGEST_ANSWER {
+                return Err(Error::Garbled("it is too long".to_owned()));
+            }
+        }
+        let trailers = poll_fn(|context| body.poll_trailers(context)).await?;
+        check(&trailers.unwrap_or_default())?;
+        unframe(data.freeze())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+fn frame(message: &impl Message) -> Bytes {
+    let mut data = BytesMut::with_capacity(FRAME + message.encoded_len());
+    data.put_u8(0);
+    data.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
+    data.put_slice(&message.encode_to_vec());
+    data.freeze()
+}
+
+fn unframe<A: Message + Default>(mut data: Bytes) -> Result<A, Error> {
+    if data.len() < FRAME || data.get_u8() != 0 || data.get_u32() as usize != data.len() {
+        return Err(Error::Garbled("it isn't one plain message".to_owned()));
+    }
+    A::decode(data).map_err(|error| Error::Garbled(error.to_string()))
+}
+
+fn check(headers: &HeaderMap) -> Result<(), Error> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    match text("grpc-status").map(|status| status.parse().unwrap_or(u32::MAX)) {
+        None | Some(OK) => Ok(()),
+        Some(NOT_FOUND) => Err(Error::NotFound),
+        Some(status) => {
+            Err(Error::Refused(format!("{} ({status})", text("grpc-message").unwrap_or_default())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_survives_its_frame() {
+        let framed = frame(&"text".to_owned());
+        assert_eq!(&framed[..FRAME], [0, 0, 0, 0, 6]);
+        assert_eq!(unframe::<String>(framed).unwrap(), "text");
+    }
+
+    #[test]
+    fn anything_but_one_plain_message_is_garbled() {
+        for data in [&[][..], &[0, 0, 0, 0], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 2, 10], &[0, 0, 0, 0, 1, 10]] {
+            assert!(matches!(unframe::<String>(Bytes::copy_from_slice(data)), Err(Error::Garbled(_))));
+        }
+    }
+
+    #[test]
+    fn an_error_in_the_headers_is_one() {
+        let mut headers = HeaderMap::new();
+        assert!(check(&headers).is_ok());
+        headers.insert("grpc-status", "5".parse().unwrap());
+        assert!(matches!(check(&headers), Err(Error::NotFound)));
+        headers.insert("grpc-status", "7".parse().unwrap());
+        headers.insert("grpc-message", "no".parse().unwrap());
+        assert_eq!(check(&headers).unwrap_err().to_string(), "containerd says: no (7)");
+    }
+}
