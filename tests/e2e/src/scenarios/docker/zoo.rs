@@ -36,7 +36,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         }),
         Scenario::new("zoo::node", |bench| survives(bench, &[], &["node", "/zoo/node.js"])),
         Scenario::new("zoo::jvm", |bench| survives(bench, &[], &["java", "-Xmx64m", "/zoo/Jvm.java"])),
-        Scenario::new("zoo::jvm_by_tcp", |bench| survives(bench, TCP, &["java", "-Xmx64m", "/zoo/Jvm.java", "tcp"])),
+        Scenario::new("zoo::jvm_by_tcp", |bench| {
+            survives(bench, TCP, &["java", "-Xmx64m", "/zoo/Jvm.java", "tcp"])
+        }),
         Scenario::new("zoo::postgres", |bench| survives(bench, &[], &["python3", "/zoo/postgres.py"]))
             .impossible_if(
                 |_, _| !may_read_limits(),
