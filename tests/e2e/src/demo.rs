@@ -40,7 +40,7 @@ fn show() -> Outcome {
     screen.say("with", &names.join(", "));
     screen.say("", &format!("and the runtime {}", settings().shim.runtime_name()));
     slot::set_up()?;
-    let shown = slot::borrow().and_then(|slot| {
+    let shown = slot::borrow(slot::Daemons::Containerd).and_then(|slot| {
         let bench = Bench::new(slot, Combination { runtime: Runtime::Runc, stream: Stream::Fifo }, 0);
         let shown = show_at(&bench, &screen);
         let Bench { slot, .. } = bench;

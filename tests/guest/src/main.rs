@@ -19,6 +19,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 count [--interval-ms N] [--stderr]  1, 2, 3, … a line each
 echo                                repeat each line of stdin, then say EOF
+deaf                                the same, but not before SIGUSR1
 copy                                stdin to stdout, byte by byte the same
 burst BYTES                         a known pattern, as fast as it goes
 flood BYTES                         dots, faster than that
@@ -55,6 +56,7 @@ fn run(words: &[&str]) -> io::Result<u8> {
     match *words {
         ["count", ref options @ ..] => streams::count(options),
         ["echo"] => streams::echo(),
+        ["deaf"] => streams::deaf(),
         ["copy"] => streams::copy(),
         ["burst", bytes] => streams::burst(number(bytes)?),
         ["flood", bytes] => streams::flood(number(bytes)?),

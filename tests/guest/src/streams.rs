@@ -4,7 +4,10 @@ use std::io::{self, BufRead, Write};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::number;
+use crate::signals::Awaited;
 
 pub(crate) fn count(options: &[&str]) -> io::Result<u8> {
     let mut interval = Duration::from_millis(20);
@@ -38,6 +41,14 @@ pub(crate) fn echo() -> io::Result<u8> {
     }
     println!("EOF");
     Ok(0)
+}
+
+/// Leaves unread what it is told until SIGUSR1.
+pub(crate) fn deaf() -> io::Result<u8> {
+    let awaited = Awaited::new(&[Signal::SIGUSR1])?;
+    println!("deaf");
+    awaited.next()?;
+    echo()
 }
 
 pub(crate) fn copy() -> io::Result<u8> {

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use super::api::Api;
 use super::blueprint::Blueprint;
 use super::cgroup;
+use super::docker::Docker;
 use super::failure::{During, Failure, Outcome};
 use super::image;
 use super::matrix::{Combination, Runtime, Stream};
@@ -173,6 +174,10 @@ impl Bench {
     pub(crate) fn tidy(&self) -> Outcome {
         if self.slot.daemon().pid().is_none() {
             self.start_containerd()?;
+        }
+        if let Some(dockerd) = self.slot.dockerd() {
+            dockerd.ensure_running(&self.slot)?;
+            Docker::at(self).tidy()?;
         }
         let mut namespaces =
             self.others.lock().map_err(|_| Failure::new("a trial's thread panicked"))?.clone();

@@ -52,7 +52,7 @@ impl Daemon {
 
     /// Starts containerd and waits until it answers and its events arrive here.
     pub(crate) fn start_again(&self, slot: &Slot) -> Outcome {
-        let log = File::options().create(true).append(true).open(&self.log)?;
+        let log = self.log()?;
         // It waits to be put into its cgroups, which aren't all visible inside.
         let mut process = slot
             .command("sh")
@@ -89,6 +89,11 @@ impl Daemon {
             running.process.wait()?;
         }
         Ok(())
+    }
+
+    /// Where all daemons of the slot write what they log, so that it is in one order.
+    pub(crate) fn log(&self) -> Outcome<File> {
+        Ok(File::options().create(true).append(true).open(&self.log)?)
     }
 
     /// What containerd and the shims have logged since `offset`.

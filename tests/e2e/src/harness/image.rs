@@ -16,6 +16,9 @@ use super::slot::{BASE, Slot};
 
 pub(crate) const NAME: &str = "cryo.test/guest:1";
 
+/// The root file system alone, as `docker import` takes it.
+pub(crate) const ROOT: &str = "root.tar";
+
 static LAYER: OnceLock<String> = OnceLock::new();
 
 /// The snapshot that containers stand on: the digest of the image's one layer.
@@ -50,6 +53,7 @@ pub(crate) fn build(folder: &Path) -> Outcome {
         add(&mut archive, &format!("blobs/{}", digest(blob).replace(':', "/")), blob, 0o644)?;
     }
     archive.finish()?;
+    fs::write(folder.join(ROOT), &layer)?;
     LAYER.set(layer_digest).map_err(|_| Failure::new("the image was built twice"))
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::cgroup;
+use super::docker::Dockerd;
 use super::settings::settings;
 use super::slot::Slot;
 use super::wait::eventually_within;
@@ -27,6 +28,8 @@ impl Traces {
         traces.note_files(slot, "run");
         traces.note_files(slot, "tmp");
         traces.note_firewall(slot);
+        traces.note_network_devices(slot);
+        traces.note_docker(slot);
         traces
     }
 
@@ -35,10 +38,10 @@ impl Traces {
     }
 
     fn note_processes(&mut self, slot: &Slot) {
-        let daemon = slot.daemon().pid();
+        let daemons = [slot.daemon().pid(), slot.dockerd().and_then(Dockerd::pid)];
         let mut pids = cgroup::processes(&slot.daemon_cgroup());
         pids.extend(cgroup::processes(&slot.containers_cgroup()));
-        for pid in pids.into_iter().filter(|pid| Some(*pid) != daemon) {
+        for pid in pids.into_iter().filter(|pid| !daemons.contains(&Some(*pid))) {
             let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             self.note("process", pid.to_string(), command.replace('\0', " "));
         }
@@ -83,7 +86,28 @@ impl Traces {
             let Ok(output) = slot.command(program).args(args).output() else { continue };
             let rules = String::from_utf8_lossy(&output.stdout);
             for line in rules.lines().filter(|line| !line.starts_with('#')) {
-                self.note("firewall rule", line.trim(), program);
+                self.note("firewall rule", without_counts(line), program);
+            }
+        }
+    }
+
+    fn note_network_devices(&mut self, slot: &Slot) {
+        let Some(pid) = slot.daemon().pid() else { return };
+        let devices = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+        for (name, _) in devices.lines().filter_map(|line| line.split_once(':')) {
+            self.note("network device", name.trim(), "");
+        }
+    }
+
+    /// Root file systems, containers and volumes that dockerd knows.
+    fn note_docker(&mut self, slot: &Slot) {
+        if slot.dockerd().is_none() {
+            return;
+        }
+        for kind in ["containers", "overlay2", "volumes"] {
+            let Ok(entries) = fs::read_dir(slot.folder.join("docker").join(kind)) else { continue };
+            for path in entries.flatten().map(|entry| entry.path()) {
+                self.note("in Docker", path.display().to_string(), "");
             }
         }
     }
@@ -96,8 +120,28 @@ impl Traces {
     }
 }
 
+/// A firewall's rule without what it has counted so far.
+fn without_counts(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut kept = Vec::new();
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        let counts = *word == "packets" && words.get(at + 2) == Some(&"bytes");
+        let total = word.starts_with('[') && word.contains(':');
+        at += if counts { 4 } else { 1 };
+        if !counts && !total {
+            kept.push(*word);
+        }
+    }
+    kept.join(" ")
+}
+
 /// Folders that outlive every container, whichever shim made them.
 fn is_usual(trace: &str) -> bool {
+    if trace.starts_with("mount /run/docker/netns/default ") {
+        // The host's network, which dockerd keeps once a container has used it.
+        return true;
+    }
     let Some(path) = trace.strip_prefix("file ") else { return false };
     // CRIU's cached probes; parents of per-container folders; pipes that ctr leaves;
     // what crun masks folders with, one for each of its state roots.
@@ -108,6 +152,15 @@ fn is_usual(trace: &str) -> bool {
         || path == "/run/crun"
         || path == "/run/cryo"
         || path.ends_with("/.empty-directory")
+        // dockerd removes these files once a minute; a namespace that is still there is
+        // found by its mount.
+        || path.starts_with("/run/docker/netns")
+        // What crun compiled seccomp profiles to.
+        || path.starts_with("/run/docker/runtime-runc/moby/.cache")
+        || path == "/run/docker/containerd"
+        || path == "/run/docker/runtime-runc"
+        || path == "/run/docker/runtime-runc/moby"
+        || path.starts_with("/run/docker/libnetwork/")
         || (path.starts_with("/run/containerd/runc/") && path.split('/').count() == 5)
         || (path.starts_with("/run/containerd/io.containerd.runtime.v2.task/")
             && path.split('/').count() == 5)

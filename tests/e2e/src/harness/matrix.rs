@@ -5,6 +5,7 @@ use std::fmt;
 use super::bench::Bench;
 use super::failure::Outcome;
 use super::settings::{Settings, settings};
+use super::slot::Daemons;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Runtime {
@@ -69,6 +70,7 @@ pub(crate) struct Scenario {
     pub(crate) run: fn(&Bench) -> Outcome,
     pub(crate) alone: bool,
     pub(crate) long: bool,
+    pub(crate) daemons: Daemons,
     streams: &'static [Stream],
     rules: Vec<Rule>,
 }
@@ -76,7 +78,21 @@ pub(crate) struct Scenario {
 impl Scenario {
     pub(crate) fn new(name: &'static str, run: fn(&Bench) -> Outcome) -> Self {
         let streams = &[Stream::Fifo, Stream::Terminal];
-        Scenario { name, run, alone: false, long: false, streams, rules: Vec::new() }
+        let daemons = Daemons::Containerd;
+        Scenario { name, run, alone: false, long: false, daemons, streams, rules: Vec::new() }
+    }
+
+    /// Acts through Docker, and says itself which containers have a terminal.
+    pub(crate) fn with_docker(mut self) -> Self {
+        self.daemons = Daemons::Docker;
+        self.fifo_only().impossible_if(|_, settings| settings.docker.is_none(), "there is no dockerd")
+    }
+
+    pub(crate) fn title(&self, combination: &Combination) -> String {
+        match self.daemons {
+            Daemons::Containerd => format!("{}::{combination}", self.name),
+            Daemons::Docker => format!("docker::{}::{}", self.name, combination.runtime.binary()),
+        }
     }
 
     /// For scenarios in which a terminal makes no difference, or that choose by themselves.
@@ -136,6 +152,11 @@ impl Scenario {
         )
     }
 
+    /// Restores a container through Docker.
+    pub(crate) fn comes_back(self) -> Self {
+        self.cryo_only("with the stock shim Docker 28 can restore nothing, and Docker 26 often can't")
+    }
+
     pub(crate) fn combinations(&self) -> Vec<(Combination, Option<Skip>)> {
         let mut all = Vec::new();
         for runtime in [Runtime::Runc, Runtime::Crun] {
@@ -155,3 +176,14 @@ macro_rules! scenario {
     };
 }
 pub(crate) use scenario;
+
+/// The same for a scenario that acts through Docker.
+macro_rules! docker_scenario {
+    ($function:ident) => {
+        $crate::harness::Scenario::new(stringify!($function), |bench| {
+            $function(&$crate::harness::Docker::at(bench))
+        })
+        .with_docker()
+    };
+}
+pub(crate) use docker_scenario;

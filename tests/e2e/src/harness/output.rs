@@ -40,12 +40,21 @@ impl Output {
     /// Starts to read a fifo, or stands before it without reading if `stuck`.
     pub(crate) fn read(fifo: &Path, stuck: bool) -> Outcome<Self> {
         let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(fifo)?;
+        Ok(Output::collected(file, stuck))
+    }
+
+    /// Starts to read what a process of this machine writes.
+    pub(crate) fn follow(file: File) -> Self {
+        Output::collected(file, false)
+    }
+
+    fn collected(file: File, stuck: bool) -> Self {
         let shared =
             Shared { so_far: Mutex::new(SoFar { stuck, ..SoFar::default() }), changed: Condvar::new() };
         let output = Output(Arc::new(shared));
         let reader = output.clone();
         thread::spawn(move || reader.collect(file));
-        Ok(output)
+        output
     }
 
     fn collect(&self, mut file: File) {

@@ -49,6 +49,7 @@ pub(crate) struct Settings {
     /// Where logs of failed trials are stored.
     pub(crate) out: Option<PathBuf>,
     pub(crate) containerd: Version,
+    pub(crate) docker: Option<Version>,
     /// Whether systemd makes the cgroups of containers.
     pub(crate) systemd: bool,
 }
@@ -93,6 +94,7 @@ pub(crate) fn read(args: &mut Vec<String>) -> Outcome {
         cryo_bin,
         out: env::var_os("CRYO_E2E_OUT").map(PathBuf::from),
         containerd: version_of("containerd")?,
+        docker: version_of("dockerd").ok(),
         systemd: env::var_os("CRYO_E2E_SYSTEMD").is_some(),
     };
     SETTINGS.set(settings).map_err(|_| Failure::new("the settings were read twice"))

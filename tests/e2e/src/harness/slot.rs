@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::cgroup;
 use super::daemon::Daemon;
+use super::docker::Dockerd;
 use super::failure::{During, Failure, Outcome};
 use super::image;
 use super::leaks::Traces;
@@ -45,17 +46,28 @@ const SET_UP: &str = r#"
     read -r _
 "#;
 
+/// The daemons of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Daemons {
+    Containerd,
+    /// A dockerd beside containerd, and our shim in the stock one's place: Docker sends
+    /// options of a checkpoint to no other name.
+    Docker,
+}
+
 pub(crate) struct Slot {
     pub(crate) number: usize,
+    daemons: Daemons,
     pub(crate) folder: PathBuf,
     mount_namespace: File,
     pub(crate) network_namespace: File,
     daemon: Option<Daemon>,
+    dockerd: Option<Dockerd>,
     pub(crate) untouched: Traces,
 }
 
 impl Slot {
-    fn new(number: usize) -> Outcome<Self> {
+    fn new(number: usize, daemons: Daemons) -> Outcome<Self> {
         // Short, because a socket's path may have 107 characters.
         let folder = Path::new(BASE).join(number.to_string());
         for name in ["run", "tmp", "bin", "work"] {
@@ -63,15 +75,31 @@ impl Slot {
         }
         let (mount_namespace, network_namespace) = namespaces(&folder)?;
         let untouched = Traces::default();
-        let mut slot = Slot { number, folder, mount_namespace, network_namespace, daemon: None, untouched };
+        let mut slot = Slot {
+            number,
+            daemons,
+            folder,
+            mount_namespace,
+            network_namespace,
+            daemon: None,
+            dockerd: None,
+            untouched,
+        };
         slot.daemon = Some(Daemon::start(&slot)?);
         image::import(&slot, &slot.containerd_namespace())?;
+        if daemons == Daemons::Docker {
+            slot.dockerd = Some(Dockerd::start(&slot)?);
+        }
         slot.untouched = Traces::of(&slot);
         Ok(slot)
     }
 
     pub(crate) fn daemon(&self) -> &Daemon {
         self.daemon.as_ref().expect("a slot has its daemon once it is made")
+    }
+
+    pub(crate) fn dockerd(&self) -> Option<&Dockerd> {
+        self.dockerd.as_ref()
     }
 
     /// A command inside the slot.
@@ -90,7 +118,9 @@ impl Slot {
 
     fn environment(&self) -> BTreeMap<&'static str, String> {
         let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        let path = format!("{}/bin:{BASE}/bin:{system}", self.folder.display());
+        let in_place =
+            if self.daemons == Daemons::Docker { format!("{BASE}/in-place:") } else { String::new() };
+        let path = format!("{}/bin:{in_place}{BASE}/bin:{system}", self.folder.display());
         BTreeMap::from([("PATH", path), ("HOME", "/root".into()), ("LC_ALL", "C".into())])
     }
 
@@ -132,6 +162,7 @@ impl Slot {
 
     /// Ends all that runs in the slot and removes it.
     pub(crate) fn destroy(mut self) {
+        drop(self.dockerd.take());
         drop(self.daemon.take());
         let cgroups = [self.daemon_cgroup(), self.containers_cgroup()];
         let gone = || {
@@ -184,6 +215,12 @@ pub(crate) fn set_up() -> Outcome {
     if let Some(folder) = &settings().cryo_bin {
         let ours = folder.join("containerd-shim-cryo-v2");
         fs::copy(&ours, bin.join("containerd-shim-cryo-v2")).during(|| ours.display().to_string())?;
+        let in_place = Path::new(BASE).join("in-place");
+        fs::create_dir(&in_place)?;
+        if settings().shim.is_cryo() {
+            let link = in_place.join("containerd-shim-runc-v2");
+            std::os::unix::fs::symlink("../bin/containerd-shim-cryo-v2", link)?;
+        }
         if settings().shim == super::settings::Shim::DropIn {
             std::os::unix::fs::symlink("containerd-shim-cryo-v2", bin.join("containerd-shim-runc-v2"))?;
         }
@@ -211,11 +248,14 @@ pub(crate) fn tear_down() {
     }
 }
 
-pub(crate) fn borrow() -> Outcome<Slot> {
-    let idle = IDLE.lock().expect("no thread panics with idle slots in hand").pop();
+pub(crate) fn borrow(daemons: Daemons) -> Outcome<Slot> {
+    let idle = {
+        let mut all = IDLE.lock().expect("no thread panics with idle slots in hand");
+        all.iter().position(|slot| slot.daemons == daemons).map(|at| all.swap_remove(at))
+    };
     match idle {
         Some(slot) => Ok(slot),
-        None => Slot::new(MADE.fetch_add(1, Ordering::Relaxed)),
+        None => Slot::new(MADE.fetch_add(1, Ordering::Relaxed), daemons),
     }
 }
 

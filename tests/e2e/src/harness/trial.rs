@@ -14,7 +14,7 @@ use super::failure::{Failure, Outcome};
 use super::leaks;
 use super::matrix::{Combination, Scenario, Skip};
 use super::settings::settings;
-use super::slot::{self, Slot};
+use super::slot::{self, Daemons, Slot};
 
 /// Held shared by every trial, and alone by those that measure time.
 static MACHINE: RwLock<()> = RwLock::new(());
@@ -33,11 +33,11 @@ pub(crate) fn plan(mut scenarios: Vec<Scenario>) -> Plan {
     let mut plan = Plan { trials: Vec::new(), skipped: Vec::new() };
     for scenario in scenarios {
         for (combination, skip) in scenario.combinations() {
-            let name = format!("{}::{combination}", scenario.name);
-            let (run, alone) = (scenario.run, scenario.alone);
+            let name = scenario.title(&combination);
+            let (run, alone, daemons) = (scenario.run, scenario.alone, scenario.daemons);
             let trial = Trial::test(name.clone(), {
                 let name = name.clone();
-                move || conduct(&name, combination, run, alone).map_err(Failed::from)
+                move || conduct(&name, combination, daemons, run, alone).map_err(Failed::from)
             });
             plan.trials.push(trial.with_ignored_flag(skip.is_some()));
             plan.skipped.extend(skip.map(|skip| (name, skip)));
@@ -49,6 +49,7 @@ pub(crate) fn plan(mut scenarios: Vec<Scenario>) -> Plan {
 fn conduct(
     name: &str,
     combination: Combination,
+    daemons: Daemons,
     run: fn(&Bench) -> Outcome,
     alone: bool,
 ) -> Result<(), String> {
@@ -60,7 +61,7 @@ fn conduct(
     } else {
         _shared = MACHINE.read();
     }
-    let slot = slot::borrow().map_err(|failure| failure.to_string())?;
+    let slot = slot::borrow(daemons).map_err(|failure| failure.to_string())?;
     let bench = Bench::new(slot, combination, NUMBER.fetch_add(1, Ordering::Relaxed));
     let log_before = bench.slot.daemon().log_size();
     let started = Instant::now();
@@ -106,7 +107,7 @@ fn keep(name: &str, log: &str) -> String {
         let _ = fs::create_dir_all(folder);
         let _ = fs::write(folder.join(format!("{}.log", name.replace("::", "."))), log);
     }
-    format!("containerd's last words:\n  {last}")
+    format!("the daemons' last words:\n  {last}")
 }
 
 /// Stores CRIU's and the runtime's logs before the tasks are deleted, and they with them.

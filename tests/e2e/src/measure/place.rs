@@ -52,7 +52,7 @@ impl Place {
             let mounted = Command::new("mount").arg("--bind").arg(&disk).arg(&seen).status()?;
             ensure!(mounted.success(), "{} can't be mounted at {}", disk.display(), seen.display());
         }
-        let slot = slot::borrow()?;
+        let slot = slot::borrow(slot::Daemons::Containerd)?;
         cgroup::put(std::process::id(), CGROUP)?;
         let bench = Bench::new(slot, Combination { runtime: Runtime::Runc, stream: Stream::Fifo }, 0);
         Ok(Place { bench })

@@ -5,6 +5,7 @@ mod checkpoints;
 mod containerd_gone;
 mod contents;
 mod decisions;
+mod docker;
 mod events;
 mod execs;
 mod faults;
@@ -12,6 +13,7 @@ mod harness_itself;
 mod images;
 mod lifecycle;
 mod limits;
+mod nerdctl;
 mod networks;
 mod options;
 mod patience;
@@ -48,9 +50,11 @@ pub(crate) fn all() -> Vec<Scenario> {
         containerd_gone::scenarios(),
         patience::scenarios(),
         unstarted::scenarios(),
+        nerdctl::scenarios(),
         networks::scenarios(),
         replumbing::scenarios(),
         contents::scenarios(),
+        docker::scenarios(),
     ];
     areas.into_iter().flatten().collect()
 }

@@ -1,0 +1,138 @@
+//! Docker as its users have it: the real client talking to the slot's dockerd.
+
+mod attached;
+mod container;
+mod daemon;
+
+use std::process::Command;
+
+pub(crate) use attached::Attached;
+pub(crate) use container::Container;
+pub(crate) use daemon::Dockerd;
+
+use super::bench::Bench;
+use super::failure::{During, Failure, Outcome};
+
+/// What containers are made from: busybox and the guest.
+pub(crate) const IMAGE: &str = "guest";
+
+/// Longer than anything a client asks for; what lasts longer hangs.
+const SECONDS: &str = "60";
+
+pub(crate) struct Docker<'b> {
+    pub(crate) bench: &'b Bench,
+}
+
+impl<'b> Docker<'b> {
+    pub(crate) fn at(bench: &'b Bench) -> Self {
+        Docker { bench }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.bench.slot.command("timeout");
+        command.args(["--foreground", SECONDS, "docker"]).args(args);
+        command
+    }
+
+    /// What a command prints; it has to succeed.
+    #[track_caller]
+    pub(crate) fn call(&self, args: &[&str]) -> Outcome<String> {
+        let output = self.command(args).output().during(|| "docker".into())?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            let status = output.status.code().unwrap_or_default();
+            return Err(Failure::new(format!("docker {}: {status}: {}", args.join(" "), errors.trim())));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The status that a command ends with, and all it prints.
+    #[track_caller]
+    pub(crate) fn try_call(&self, args: &[&str]) -> Outcome<(i32, String)> {
+        let output = self.command(args).output().during(|| "docker".into())?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// The words by which a command is refused.
+    #[track_caller]
+    pub(crate) fn refusal(&self, args: &[&str]) -> Outcome<String> {
+        match self.try_call(args)? {
+            (0, text) => {
+                Err(Failure::new(format!("docker {} wasn't refused: {}", args.join(" "), text.trim())))
+            }
+            (124, text) => Err(Failure::new(format!("docker {} hangs: {text}", args.join(" ")))),
+            (_, text) => Ok(text),
+        }
+    }
+
+    /// A container that runs in the background, with this trial's runtime.
+    #[track_caller]
+    pub(crate) fn run(&self, options: &[&str], command: &[&str]) -> Outcome<Container<'_>> {
+        self.make(&["run", "-d"], options, command)
+    }
+
+    /// One that waits for its start.
+    #[track_caller]
+    pub(crate) fn create(&self, options: &[&str], command: &[&str]) -> Outcome<Container<'_>> {
+        self.make(&["create"], options, command)
+    }
+
+    /// A runtime among the options is the one that counts.
+    #[track_caller]
+    fn make(&self, verb: &[&str], options: &[&str], command: &[&str]) -> Outcome<Container<'_>> {
+        let name = self.bench.next_id();
+        let runtime = self.bench.runtime().binary();
+        let args = [verb, &["--name", &name, "--runtime", runtime], options, &[IMAGE], command].concat();
+        let id = self.call(&args)?.trim().to_owned();
+        Ok(Container::new(self, name, id))
+    }
+
+    /// A command in a container of its own, removed afterwards, and what it prints.
+    #[track_caller]
+    pub(crate) fn output_of(&self, options: &[&str], command: &[&str]) -> Outcome<String> {
+        self.call(&[&["run", "--rm"], options, &[IMAGE], command].concat())
+    }
+
+    /// A network for this trial alone.
+    #[track_caller]
+    pub(crate) fn network(&self, options: &[&str]) -> Outcome<String> {
+        let name = self.bench.next_id();
+        self.call(&[&["network", "create"], options, &[&name]].concat())?;
+        Ok(name)
+    }
+
+    #[track_caller]
+    pub(crate) fn restart(&self, signal: nix::sys::signal::Signal) -> Outcome {
+        self.stop(signal)?;
+        self.start()
+    }
+
+    pub(crate) fn stop(&self, signal: nix::sys::signal::Signal) -> Outcome {
+        self.daemon().stop(signal)
+    }
+
+    pub(crate) fn start(&self) -> Outcome {
+        self.daemon().start_again(&self.bench.slot)
+    }
+
+    fn daemon(&self) -> &Dockerd {
+        self.bench.slot.dockerd().expect("a scenario with Docker has a slot with Docker")
+    }
+
+    /// Removes all that a trial may have made.
+    pub(crate) fn tidy(&self) -> Outcome {
+        let all = self.call(&["ps", "--all", "--quiet"])?;
+        let all: Vec<&str> = all.split_whitespace().collect();
+        if !all.is_empty() {
+            self.call(&[&["rm", "--force", "--volumes"], &all[..]].concat())?;
+        }
+        self.call(&["network", "prune", "--force"])?;
+        self.call(&["volume", "prune", "--all", "--force"])?;
+        let images = self.call(&["images", "--format", "{{.Repository}}"])?;
+        for other in images.lines().filter(|name| *name != IMAGE) {
+            self.call(&["rmi", "--force", other])?;
+        }
+        Ok(())
+    }
+}

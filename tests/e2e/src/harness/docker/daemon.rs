@@ -1,0 +1,98 @@
+//! A dockerd of a slot: started, ended, killed, started again.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Child, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use super::super::cgroup;
+use super::super::failure::{During, Failure, Outcome};
+use super::super::image;
+use super::super::slot::{BASE, Slot};
+use super::super::wait::eventually;
+use super::IMAGE;
+
+pub(crate) struct Dockerd(Mutex<Option<Child>>);
+
+impl Dockerd {
+    pub(crate) fn start(slot: &Slot) -> Outcome<Self> {
+        // Containers outlive the daemon, so that its end can be tried in any scenario.
+        let config = json!({
+            "experimental": true,
+            "live-restore": true,
+            "containerd": "/run/containerd/containerd.sock",
+            "data-root": slot.folder.join("docker"),
+            "exec-root": "/run/docker",
+            "pidfile": "/run/docker.pid",
+            "hosts": ["unix:///run/docker.sock"],
+            "cgroup-parent": slot.containers_cgroup(),
+            "runtimes": {
+                "crun": { "path": "/usr/bin/crun" },
+                "cryo": { "runtimeType": "io.containerd.runc.cryo.v2" },
+            },
+        });
+        fs::write(slot.folder.join("daemon.json"), config.to_string())?;
+        let daemon = Dockerd(Mutex::new(None));
+        daemon.start_again(slot)?;
+        let root = format!("{BASE}/{}", image::ROOT);
+        let args = ["import", "--change", "ENV PATH=/bin", &root, IMAGE];
+        let output = slot.command("docker").args(args).output().during(|| "docker import".into())?;
+        if !output.status.success() {
+            return Err(Failure::new(format!("docker import: {}", String::from_utf8_lossy(&output.stderr))));
+        }
+        Ok(daemon)
+    }
+
+    /// Starts dockerd and waits until it answers.
+    pub(crate) fn start_again(&self, slot: &Slot) -> Outcome {
+        let log = slot.daemon().log()?;
+        // Into the same cgroup as containerd, and its helpers with it.
+        let mut process = slot
+            .command("sh")
+            .args(["-c", "read -r _ && exec dockerd --config-file \"$1\" </dev/null", "sh"])
+            .arg(slot.folder.join("daemon.json"))
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(Stdio::from(log))
+            .spawn()
+            .during(|| "dockerd".into())?;
+        cgroup::put(process.id(), &slot.daemon_cgroup())?;
+        if let Some(mut go) = process.stdin.take() {
+            go.write_all(b"\n")?;
+        }
+        *self.running() = Some(process);
+        let answers = || slot.command("docker").arg("info").output().is_ok_and(|info| info.status.success());
+        eventually("dockerd answers", || answers().then_some(()))
+    }
+
+    pub(crate) fn ensure_running(&self, slot: &Slot) -> Outcome {
+        if self.pid().is_none() { self.start_again(slot) } else { Ok(()) }
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.running().as_ref().map(Child::id)
+    }
+
+    pub(crate) fn stop(&self, signal: Signal) -> Outcome {
+        if let Some(mut process) = self.running().take() {
+            kill(Pid::from_raw(process.id() as i32), signal)?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Child>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        // The slot's cgroup is emptied next, should this fail.
+        let _ = self.stop(Signal::SIGKILL);
+    }
+}

@@ -1,0 +1,64 @@
+//! What a user of Docker may rely on, through the unmodified client and daemon.
+//!
+//! Docker's journald driver wants systemd, and is not tried.
+
+mod basics;
+mod clones;
+mod confinement;
+mod daemons;
+mod images;
+mod limits;
+mod logs;
+mod mounts;
+mod networks;
+mod operations;
+mod rounds;
+mod shared;
+mod stdio;
+mod zoo;
+
+use crate::harness::*;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let areas = [
+        basics::scenarios(),
+        operations::scenarios(),
+        logs::scenarios(),
+        stdio::scenarios(),
+        networks::scenarios(),
+        mounts::scenarios(),
+        confinement::scenarios(),
+        limits::scenarios(),
+        shared::scenarios(),
+        daemons::scenarios(),
+        clones::scenarios(),
+        images::scenarios(),
+        rounds::scenarios(),
+        zoo::scenarios(),
+    ];
+    areas.into_iter().flatten().collect()
+}
+
+/// A container that has begun to count.
+#[track_caller]
+fn counting<'d>(docker: &'d Docker<'_>, options: &[&str]) -> Outcome<Container<'d>> {
+    let container = docker.run(options, &["guest", "count"])?;
+    container.wait_for_counting(3)?;
+    Ok(container)
+}
+
+/// A container whose guest says that it is ready.
+#[track_caller]
+fn ready<'d>(docker: &'d Docker<'_>, options: &[&str], guest: &[&str]) -> Outcome<Container<'d>> {
+    let container = docker.run(options, &[&["guest"], guest].concat())?;
+    container.wait_for_line("ready")?;
+    Ok(container)
+}
+
+/// A counting container that has been away.
+#[track_caller]
+fn back<'d>(docker: &'d Docker<'_>, options: &[&str]) -> Outcome<Container<'d>> {
+    let container = counting(docker, options)?;
+    container.come_back("one")?;
+    Ok(container)
+}

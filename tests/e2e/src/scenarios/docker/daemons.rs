@@ -1,0 +1,157 @@
+//! dockerd and containerd end and start again, and containers don't mind.
+
+use std::thread;
+
+use nix::sys::signal::Signal;
+
+use super::{back, counting};
+use crate::harness::*;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        docker_scenario!(dockerd_may_restart_before_a_checkpoint),
+        docker_scenario!(dockerd_may_restart_between_checkpoint_and_restore),
+        docker_scenario!(dockerd_may_restart_after_a_restore),
+        docker_scenario!(containerd_may_restart_between_checkpoint_and_restore),
+        docker_scenario!(containerd_may_restart_after_a_restore),
+        docker_scenario!(an_exit_while_dockerd_is_away_is_told_afterwards),
+        docker_scenario!(dockerd_may_be_killed_during_a_checkpoint),
+        docker_scenario!(dockerd_may_be_killed_during_a_checkpoint_that_leaves_it_running),
+        docker_scenario!(dockerd_may_be_killed_during_a_restore),
+    ]
+    .into_iter()
+    .map(Scenario::comes_back)
+    .collect()
+}
+
+const BOTH: [Signal; 2] = [Signal::SIGTERM, Signal::SIGKILL];
+
+fn dockerd_may_restart_before_a_checkpoint(docker: &Docker<'_>) -> Outcome {
+    let container = counting(docker, &[])?;
+    docker.restart(Signal::SIGTERM)?;
+    container.is_well()?;
+    container.come_back("one")?;
+    container.is_well()?;
+    container.rm()
+}
+
+fn dockerd_may_restart_between_checkpoint_and_restore(docker: &Docker<'_>) -> Outcome {
+    let container = counting(docker, &[])?;
+    for (signal, name) in BOTH.into_iter().zip(["one", "two"]) {
+        container.checkpoint(name)?;
+        docker.restart(signal)?;
+        ensure_eq!(container.status()?, "exited", "after {signal}");
+        container.start_from(name)?;
+        container.is_well()?;
+    }
+    container.rm()
+}
+
+fn dockerd_may_restart_after_a_restore(docker: &Docker<'_>) -> Outcome {
+    let container = back(docker, &[])?;
+    for (signal, name) in BOTH.into_iter().zip(["two", "three"]) {
+        let pid = container.pid()?;
+        docker.restart(signal)?;
+        ensure_eq!(container.pid()?, pid, "its pid after {signal}");
+        container.is_well()?;
+        container.come_back(name)?;
+        container.is_well()?;
+    }
+    container.rm()
+}
+
+/// dockerd connects to containerd again by itself.
+fn restart_containerd(docker: &Docker<'_>, signal: Signal) -> Outcome {
+    docker.bench.restart_containerd(signal)?;
+    let can_run = || docker.output_of(&["--network", "none"], &["true"]).ok();
+    eventually("dockerd has found containerd", can_run).map(drop)
+}
+
+fn containerd_may_restart_between_checkpoint_and_restore(docker: &Docker<'_>) -> Outcome {
+    let container = counting(docker, &[])?;
+    for (signal, name) in BOTH.into_iter().zip(["one", "two"]) {
+        container.checkpoint(name)?;
+        restart_containerd(docker, signal)?;
+        container.start_from(name)?;
+        container.is_well()?;
+    }
+    container.rm()
+}
+
+fn containerd_may_restart_after_a_restore(docker: &Docker<'_>) -> Outcome {
+    let container = back(docker, &[])?;
+    for (signal, name) in BOTH.into_iter().zip(["two", "three"]) {
+        restart_containerd(docker, signal)?;
+        container.is_well()?;
+        container.come_back(name)?;
+        container.is_well()?;
+    }
+    container.rm()
+}
+
+fn an_exit_while_dockerd_is_away_is_told_afterwards(docker: &Docker<'_>) -> Outcome {
+    let container = super::ready(docker, &[], &["signals"])?;
+    container.come_back("one")?;
+    let pid = container.pid()?;
+    docker.stop(Signal::SIGKILL)?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGTERM)?;
+    eventually("it has ended", || cgroup::processes(&container.cgroup()).is_empty().then_some(()))?;
+    docker.start()?;
+    container.wait_for_status("exited")?;
+    ensure_eq!(container.inspect(".State.ExitCode")?, "42", "the exit code");
+    container.start_from("one")?;
+    container.rm()
+}
+
+/// Kills dockerd while CRIU waits before its door, and lets it in afterwards.
+fn dockerd_dies_during(docker: &Docker<'_>, args: &[&str]) -> Outcome {
+    let gate = Gate::before_criu(docker.bench)?;
+    thread::scope(|scope| {
+        scope.spawn(|| drop(docker.try_call(args)));
+        let arrived = gate.wait_for_arrival();
+        docker.stop(Signal::SIGKILL)?;
+        gate.open()?;
+        arrived
+    })?;
+    docker.start()
+}
+
+fn dockerd_may_be_killed_during_a_checkpoint(docker: &Docker<'_>) -> Outcome {
+    let container = counting(docker, &[])?;
+    dockerd_dies_during(docker, &["checkpoint", "create", &container.name, "one"])?;
+    // Ended by a finished dump, or running on: both are whole.
+    let settled = || container.status().ok().filter(|status| status == "running" || status == "exited");
+    if eventually("it is settled", settled)? == "running" {
+        container.call(&["kill"])?;
+        container.wait_for_status("exited")?;
+    }
+    container.start()?;
+    container.wait_for_lines(2, "3")?;
+    container.come_back("two")?;
+    container.wait_for_counting(3)?;
+    container.rm()
+}
+
+fn dockerd_may_be_killed_during_a_checkpoint_that_leaves_it_running(docker: &Docker<'_>) -> Outcome {
+    let container = counting(docker, &[])?;
+    let pid = container.pid()?;
+    dockerd_dies_during(docker, &["checkpoint", "create", "--leave-running", &container.name, "one"])?;
+    eventually("it runs", || container.status().ok().filter(|status| status == "running"))?;
+    ensure_eq!(container.pid()?, pid, "its pid");
+    container.is_well()?;
+    container.come_back("two")?;
+    container.is_well()?;
+    container.rm()
+}
+
+fn dockerd_may_be_killed_during_a_restore(docker: &Docker<'_>) -> Outcome {
+    let container = counting(docker, &[])?;
+    container.checkpoint("one")?;
+    dockerd_dies_during(docker, &["start", "--checkpoint", "one", &container.name])?;
+    let settled = || container.status().ok().filter(|status| status == "running" || status == "exited");
+    if eventually("it is settled", settled)? == "exited" {
+        container.start_from("one")?;
+    }
+    container.is_well()?;
+    container.rm()
+}
