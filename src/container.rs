@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cgroup::{self, Cgroup};
+use crate::docker::{Restarted, Stops};
 use crate::event::Events;
 use crate::journal::Journal;
 use crate::mount::{self, Mount};
@@ -67,6 +68,7 @@ pub struct Node {
     pub journal: Journal,
     /// Where the node's owner says what annotations may ask for.
     pub policy: PathBuf,
+    pub stops: Stops,
 }
 
 #[derive(Clone, Debug)]
@@ -133,6 +135,8 @@ pub enum Error {
     Gone,
     #[error("{0}")]
     Invalid(String),
+    #[error(transparent)]
+    Restarted(#[from] Restarted),
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
     #[error(transparent)]

@@ -6,6 +6,7 @@ pub mod devices;
 pub mod hierarchies;
 pub mod images;
 pub mod log;
+pub mod timers;
 
 use serde::{Deserialize, Serialize};
 

@@ -6,6 +6,7 @@ mod node_file;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::docker;
 pub use node_file::{NodeFile, NotAllowed};
 
 /// Whether a checkpoint stops the container if the client didn't say.
@@ -20,10 +21,6 @@ pub const EXEC: &str = "cryo.exec";
 /// The checkpoint that a container starts from.
 pub const RESTORE_FROM: &str = "cryo.restore-from";
 
-/// Docker's namespace in containerd. Docker means to stop the container, but tells so
-/// only to the stock shim.
-const DOCKER: &str = "moby";
-
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("annotation {name}={value:?}: {expected}")]
 pub struct Error {
@@ -34,9 +31,10 @@ pub struct Error {
 
 pub type Annotations = HashMap<String, String>;
 
-/// What a checkpoint without options does.
+/// What a checkpoint without options does. Docker means to stop the container, but tells
+/// so only to the stock shim.
 pub fn exits_after_checkpoint(annotations: &Annotations, namespace: &str) -> Result<bool, Error> {
-    let Some(value) = annotations.get(EXIT) else { return Ok(namespace == DOCKER) };
+    let Some(value) = annotations.get(EXIT) else { return Ok(namespace == docker::NAMESPACE) };
     value.parse().map_err(|_| Error { name: EXIT, value: value.clone(), expected: "give true or false" })
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn of(error: Error) -> ttrpc::Error {
 
 fn code(error: &Error) -> Code {
     match error {
-        Error::Refused(_) | Error::Failed(_) => Code::FAILED_PRECONDITION,
+        Error::Refused(_) | Error::Failed(_) | Error::Restarted(_) => Code::FAILED_PRECONDITION,
         Error::ExecNotStarted(_) | Error::ExecState { .. } => Code::FAILED_PRECONDITION,
         Error::Finished | Error::NoExec(_) | Error::Gone => Code::NOT_FOUND,
         Error::ExecExists(_) => Code::ALREADY_EXISTS,

@@ -103,6 +103,7 @@ pub(super) async fn create(mut create: Create, node: &Node) -> Result<New, Error
     if create.checkpoint.is_none() {
         create.checkpoint = annotated_checkpoint(&create, node)?;
     }
+    node.stops.check(&create.namespace, &create.id, create.checkpoint.is_some())?;
     let root = create.bundle.join(ROOTFS);
     if let Some(image) = &create.checkpoint {
         restore::note_daemons_copy(image, &create.bundle);
