@@ -83,7 +83,7 @@ pub enum Error {
     )]
     Connections(preflight::Connections),
     #[error(
-        "cannot checkpoint the container: {0} processes run in it that were added by exec, and cryo.exec=refuse is set: end them first"
+        "cannot checkpoint the container: processes that were added by exec run in it ({0}), and cryo.exec=refuse is set: end them first"
     )]
     Execs(usize),
     #[error("cannot keep the checkpoint's files in {}: {source}", path.display())]
