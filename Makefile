@@ -13,7 +13,7 @@ help: ## list these targets
 	@echo "  QUICK=1                  a shorter benchmark, without 1 GiB"
 	@echo "  SHIM=cryo|stock|dropin   which shim is tested end to end: ours, the stock one, ours in its place"
 	@echo "  TESTS=words              of the end-to-end tests only those with these words in their names"
-	@echo "  PREFIX=$(PREFIX)       where install puts the binary"
+	@echo "  PREFIX=$(PREFIX)       where install puts the binaries"
 
 demo: ## a counter freezes, vanishes and goes on, in a real containerd
 	@tests/run demo
@@ -30,13 +30,17 @@ test-v2: ## end-to-end tests with cgroup v2, in a virtual machine; slow. SYSTEMD
 bench: ## this shim and the stock one, side by side
 	@tests/run bench
 
-install: ## put the shim where containerd finds it
-	@. tests/host/toolchain && toolchain && cargo build --release --target $(MUSL) -p containerd-shim-cryo-v2
+install: ## put the shim where containerd finds it, and the command `cryo` beside it
+	@. tests/host/toolchain && toolchain && cargo build --release --target $(MUSL) -p containerd-shim-cryo-v2 -p cryo --bin containerd-shim-cryo-v2 --bin cryo
 	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-cryo-v2
-	@echo "Use it with: ctr run --runtime io.containerd.runc.cryo.v2 ..."
+	install -D -m 0755 $(dir $(SHIM))cryo $(DESTDIR)$(PREFIX)/bin/cryo
+	@echo "Next: cryo doctor            says whether everything that it takes is there"
+	@echo "      cryo install docker    has Docker use it (or containerd); ctr needs nothing but its name"
 
-uninstall: ## remove it
-	rm -f $(DESTDIR)$(PREFIX)/bin/containerd-shim-cryo-v2
+uninstall: ## remove them
+	@if [ -e $(DESTDIR)/var/lib/cryo/install.json ]; then \
+		echo "Daemons still start Cryo. First run: cryo install docker --uninstall; cryo install containerd --uninstall"; exit 1; fi
+	rm -f $(DESTDIR)$(PREFIX)/bin/containerd-shim-cryo-v2 $(DESTDIR)$(PREFIX)/bin/cryo
 
 lint: ## formatting, clippy, house rules, oldest compiler, licences
 	cargo fmt --all --check

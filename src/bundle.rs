@@ -18,6 +18,7 @@ use tokio::net::UnixListener;
 
 use crate::container::Ended;
 use crate::reaper::Exit;
+use crate::runtime::hook::Hook;
 
 pub const ADDRESS: &str = "address";
 pub const BOOTSTRAP: &str = "bootstrap.json";
@@ -36,9 +37,20 @@ pub const SHIM_BINARY_PATH: &str = "shim-binary-path";
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Spec {
+    #[serde(rename = "ociVersion")]
+    pub oci_version: String,
     pub annotations: HashMap<String, String>,
     pub process: SpecProcess,
     pub linux: SpecLinux,
+    pub hooks: Hooks,
+}
+
+/// Those that run before a container's program does, in the runtime's namespaces.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Hooks {
+    pub prestart: Vec<Hook>,
+    pub create_runtime: Vec<Hook>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

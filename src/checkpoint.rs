@@ -7,6 +7,7 @@
 
 pub mod image;
 pub mod manifest;
+pub mod preflight;
 mod transit;
 
 use std::fs;
@@ -21,7 +22,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::container::Subject;
 use crate::criu::config::Config;
 use crate::criu::log::{self, Failure};
-use crate::criu::{self, NETWORK_KEY, devices};
+use crate::criu::{self, NETWORK_KEY, devices, hierarchies};
 use crate::journal::Folder;
 use crate::reaper::Process;
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
@@ -51,6 +52,8 @@ pub struct Request {
     pub work: Option<PathBuf>,
     pub options: criu::Options,
     pub deadline: Option<Duration>,
+    /// Not while processes run in it that were added later.
+    pub refuses_execs: bool,
 }
 
 /// The container that is to be checkpointed, as it is at this moment.
@@ -75,6 +78,14 @@ pub enum Error {
     Runtime(runtime::Error),
     #[error("cannot checkpoint the container: {0}")]
     Criu(Failure),
+    #[error(
+        "cannot checkpoint the container: it has open TCP connections: {0}; close them, or set the annotation cryo.tcp=established to keep them or cryo.tcp=close to close them at the restore"
+    )]
+    Connections(preflight::Connections),
+    #[error(
+        "cannot checkpoint the container: {0} processes run in it that were added by exec, and cryo.exec=refuse is set: end them first"
+    )]
+    Execs(usize),
     #[error("cannot keep the checkpoint's files in {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
@@ -86,6 +97,11 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
     find_criu()?;
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
     let options = in_force(&request.options, container);
+    if !options.tcp_established
+        && let Some(open) = preflight::connections(container.process.pid(), &container.cgroup)
+    {
+        return Err(Error::Connections(open));
+    }
     let target = request.image.clone();
     let staging = aside(move || Staging::begin(&target)).await?;
     let attempt = async {
@@ -218,11 +234,14 @@ impl Attempt<'_> {
             // it gives them if the container runs on, and the image would lack them.
             config = config.flag("link-remap");
         }
+        // Connections that nobody has accepted yet; their other ends try again.
+        config = config.flag("skip-in-flight");
         if !self.options.tcp_established {
             // The lock keeps peers of open connections quiet. Without any there is
             // nothing to lock, and nothing to be left locked if CRIU is killed.
             config = config.set("network-lock", "skip");
         }
+        config = hierarchies::of_container(config, self.container.process.pid());
         if self.version.flavour == Flavour::Runc {
             return config;
         }

@@ -16,10 +16,11 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cgroup::{self, Cgroup};
+use crate::docker::{Restarted, Stops};
 use crate::event::Events;
 use crate::journal::Journal;
 use crate::mount::{self, Mount};
-use crate::policy::Annotations;
+use crate::policy::{Annotations, NotAllowed};
 use crate::reaper::{Exit, Reaper};
 use crate::stdio::{self, Paths};
 use crate::{bundle, checkpoint, restore, runtime};
@@ -65,6 +66,9 @@ pub struct Node {
     pub reaper: Reaper,
     pub events: Events,
     pub journal: Journal,
+    /// Where the node's owner says what annotations may ask for.
+    pub policy: PathBuf,
+    pub stops: Stops,
 }
 
 #[derive(Clone, Debug)]
@@ -131,6 +135,10 @@ pub enum Error {
     Gone,
     #[error("{0}")]
     Invalid(String),
+    #[error(transparent)]
+    Restarted(#[from] Restarted),
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     #[error(transparent)]
     Bundle(#[from] bundle::Error),
     #[error("cannot write {}: {source}", path.display())]

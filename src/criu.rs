@@ -3,8 +3,10 @@
 
 pub mod config;
 pub mod devices;
+pub mod hierarchies;
 pub mod images;
 pub mod log;
+pub mod timers;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub struct Options {
     pub tcp_established: bool,
+    /// At the restore: connections that were open come back closed.
+    pub tcp_close: bool,
     pub external_unix_sockets: bool,
     pub shell_job: bool,
     pub file_locks: bool,

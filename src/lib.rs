@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod checkpoint;
 pub mod container;
 pub mod criu;
+pub mod docker;
 pub mod event;
 pub mod journal;
 pub mod mount;

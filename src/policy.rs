@@ -1,7 +1,13 @@
-//! Who may ask for what: the container's annotations, merged with what the client said.
+//! Who may ask for what: the container's annotations, merged with what the client said,
+//! within what the node's owner allows.
+
+mod node_file;
 
 use std::collections::HashMap;
 use std::time::Duration;
+
+use crate::docker;
+pub use node_file::{NodeFile, NotAllowed};
 
 /// Whether a checkpoint stops the container if the client didn't say.
 pub const EXIT: &str = "cryo.checkpoint.exit";
@@ -10,9 +16,10 @@ pub const TIMEOUT: &str = "cryo.timeout";
 /// What becomes of open TCP connections.
 pub const TCP: &str = "cryo.tcp";
 
-/// Docker's namespace in containerd. Docker means to stop the container, but tells so
-/// only to the stock shim.
-const DOCKER: &str = "moby";
+/// What becomes of processes that were added to the container.
+pub const EXEC: &str = "cryo.exec";
+/// The checkpoint that a container starts from.
+pub const RESTORE_FROM: &str = "cryo.restore-from";
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("annotation {name}={value:?}: {expected}")]
@@ -24,9 +31,10 @@ pub struct Error {
 
 pub type Annotations = HashMap<String, String>;
 
-/// What a checkpoint without options does.
+/// What a checkpoint without options does. Docker means to stop the container, but tells
+/// so only to the stock shim.
 pub fn exits_after_checkpoint(annotations: &Annotations, namespace: &str) -> Result<bool, Error> {
-    let Some(value) = annotations.get(EXIT) else { return Ok(namespace == DOCKER) };
+    let Some(value) = annotations.get(EXIT) else { return Ok(namespace == docker::NAMESPACE) };
     value.parse().map_err(|_| Error { name: EXIT, value: value.clone(), expected: "give true or false" })
 }
 
@@ -38,13 +46,37 @@ pub fn deadline(annotations: &Annotations) -> Result<Option<Duration>, Error> {
     }
 }
 
-/// Whether open TCP connections are checkpointed although the client didn't ask for it.
-pub fn keeps_tcp(annotations: &Annotations) -> Result<bool, Error> {
+/// What becomes of open TCP connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tcp {
+    /// A container that has some isn't checkpointed.
+    Refuse,
+    /// They go on after a restore, if their other ends are still there.
+    Established,
+    /// They are closed at a restore.
+    Close,
+}
+
+pub fn tcp(annotations: &Annotations) -> Result<Option<Tcp>, Error> {
     match annotations.get(TCP).map(String::as_str) {
-        None | Some("refuse") => Ok(false),
-        Some("established") => Ok(true),
+        None => Ok(None),
+        Some("refuse") => Ok(Some(Tcp::Refuse)),
+        Some("established") => Ok(Some(Tcp::Established)),
+        Some("close") => Ok(Some(Tcp::Close)),
         Some(value) => {
-            Err(Error { name: TCP, value: value.to_owned(), expected: "give established or refuse" })
+            Err(Error { name: TCP, value: value.to_owned(), expected: "give established, close or refuse" })
+        }
+    }
+}
+
+/// Whether a container isn't checkpointed while processes run in it that were added by
+/// exec, and won't be in the image.
+pub fn refuses_execs(annotations: &Annotations) -> Result<bool, Error> {
+    match annotations.get(EXEC).map(String::as_str) {
+        None | Some("terminate") => Ok(false),
+        Some("refuse") => Ok(true),
+        Some(value) => {
+            Err(Error { name: EXEC, value: value.to_owned(), expected: "give terminate or refuse" })
         }
     }
 }
@@ -94,9 +126,18 @@ mod tests {
     }
 
     #[test]
-    fn tcp_connections_are_kept_if_asked_for() {
-        assert_eq!(keeps_tcp(&Annotations::new()), Ok(false));
-        assert_eq!(keeps_tcp(&annotated(TCP, "established")), Ok(true));
-        assert!(keeps_tcp(&annotated(TCP, "yes")).is_err());
+    fn tcp_connections_are_kept_or_closed_if_asked_for() {
+        assert_eq!(tcp(&Annotations::new()), Ok(None));
+        assert_eq!(tcp(&annotated(TCP, "established")), Ok(Some(Tcp::Established)));
+        assert_eq!(tcp(&annotated(TCP, "close")), Ok(Some(Tcp::Close)));
+        assert!(tcp(&annotated(TCP, "yes")).is_err());
+    }
+
+    #[test]
+    fn added_processes_end_unless_the_owner_minds() {
+        assert_eq!(refuses_execs(&Annotations::new()), Ok(false));
+        assert_eq!(refuses_execs(&annotated(EXEC, "terminate")), Ok(false));
+        assert_eq!(refuses_execs(&annotated(EXEC, "refuse")), Ok(true));
+        assert!(refuses_execs(&annotated(EXEC, "wait")).is_err());
     }
 }

@@ -7,8 +7,10 @@
 //! A container with users of its own can't be put into a namespace made before; its
 //! restore begins with Create and is [held] once CRIU has made the namespaces.
 
+mod adapt;
 mod cgroup;
 pub mod held;
+mod hooks;
 mod leftovers;
 mod view;
 
@@ -19,10 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::anchor;
-use crate::bundle::{self, Sharing, edit_config, set};
+use crate::bundle::{self, Sharing};
 use crate::checkpoint::image::{self, Image};
 use crate::checkpoint::manifest::{Manifest, Network as NetworkKind};
 use crate::checkpoint::{self, aside, find_criu, work_folder};
@@ -32,7 +32,7 @@ use crate::criu::log::Failure;
 use crate::criu::{self, devices};
 use crate::policy;
 use crate::reaper::Process;
-use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version};
+use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version, hook};
 use crate::stdio::{self, ConsoleSocket};
 pub(crate) use cgroup::take_own_cgroup;
 pub(crate) use leftovers::{detach_root, note_daemons_copy, remove_daemons_copy, remove_noted_copy};
@@ -101,6 +101,10 @@ pub enum Error {
     NoCriu(checkpoint::Error),
     #[error(transparent)]
     Policy(#[from] policy::Error),
+    #[error(transparent)]
+    Mount(#[from] adapt::Missing),
+    #[error("cannot restore: {0}")]
+    Hook(#[from] hook::Error),
     #[error("cannot hold the restore at its namespaces: {0}")]
     Hold(io::Error),
     #[error("cannot restore: the container is back but not in its own cgroup: {0}")]
@@ -111,6 +115,7 @@ pub enum Error {
 pub async fn prepare(subject: Arc<Subject>, image: &Path) -> Result<Prepared, Error> {
     find_criu().map_err(Error::NoCriu)?;
     let deadline = policy::deadline(&subject.spec.annotations)?;
+    let closes_tcp = policy::tcp(&subject.spec.annotations)? == Some(policy::Tcp::Close);
     let path = image.to_owned();
     let image = aside(move || Image::open(&path)).await?;
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
@@ -118,16 +123,19 @@ pub async fn prepare(subject: Arc<Subject>, image: &Path) -> Result<Prepared, Er
     if let Some(manifest) = &image.manifest {
         check_fit(manifest, &version, &sharing)?;
     }
+    adapt::check_mounts(&subject.bundle)?;
     let private = sharing == Sharing::Private;
     let own_users = subject.spec.sharing("user") == Sharing::Private;
     let deadline = deadline.unwrap_or(DEFAULT_DEADLINE);
     let abort = Abort::default();
-    let mut attempt = Attempt { subject, image, version, deadline, network: None, abort };
+    let mut attempt =
+        Attempt { subject, image, version, deadline, network: None, closes_tcp, anchor: 0, abort };
     if private && own_users {
         return held::begin(attempt).await;
     }
     let kind = if private { anchor::Kind::Network } else { anchor::Kind::Bare };
     let anchor = anchor::start(attempt.subject.runtime.reaper, kind).await.map_err(Error::Anchor)?;
+    attempt.anchor = anchor.pid();
     attempt.network = if private { Some(Network::of(&anchor)?) } else { None };
     Ok(Prepared { anchor, abort: attempt.abort.clone(), how: How::Anchored(Box::new(attempt)) })
 }
@@ -158,6 +166,10 @@ struct Attempt {
     version: Version,
     deadline: Duration,
     network: Option<Network>,
+    /// Connections of the image are closed, even if they were meant to be kept.
+    closes_tcp: bool,
+    /// The pid of who holds the namespaces before the container does.
+    anchor: u32,
     abort: Abort,
 }
 
@@ -178,10 +190,13 @@ impl Attempt {
     }
 
     async fn bring_back(&self, hold: Option<&Path>) -> Result<Live, Error> {
+        if self.version.flavour == Flavour::Crun && hold.is_none() {
+            hooks::run(&self.subject, self.anchor).await?;
+        }
         let work = work_folder(&self.subject, "restore").map_err(Error::Write)?;
         let options = self.options();
         let terminal = self.terminal();
-        self.adapt_config(terminal)?;
+        adapt::config(&self.subject.bundle, terminal, self.network.as_ref())?;
         let view = self.view()?;
         let config = self
             .config(hold)
@@ -232,7 +247,12 @@ impl Attempt {
     /// What was in force at the dump; CRIU drops locks silently otherwise.
     fn options(&self) -> criu::Options {
         match &self.image.manifest {
-            Some(manifest) => manifest.options.clone(),
+            Some(manifest) => {
+                let mut options = manifest.options.clone();
+                options.tcp_close |= options.tcp_established && self.closes_tcp;
+                options.tcp_established &= !options.tcp_close;
+                options
+            }
             // Of somebody else's image nothing is known, and locks do no harm.
             None => criu::Options { file_locks: true, ..criu::Options::default() },
         }
@@ -242,6 +262,9 @@ impl Attempt {
         let mut config = Config::new();
         if hold.is_some() {
             config = config.set("action-script", criu::our_script());
+        }
+        if self.options().tcp_close {
+            config = config.flag("tcp-close");
         }
         if self.version.flavour == Flavour::Runc {
             return config;
@@ -262,22 +285,6 @@ impl Attempt {
             Some(manifest) => manifest.terminal,
             None => self.subject.spec.process.terminal,
         }
-    }
-
-    /// The runtime goes by `config.json`: it gets the namespace and the terminal there.
-    fn adapt_config(&self, terminal: bool) -> Result<(), Error> {
-        edit_config(&self.subject.bundle, |config| {
-            set(config, "process", "terminal", terminal.into())?;
-            let Some(network) = &self.network else { return Ok(()) };
-            let namespaces = config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut);
-            for namespace in namespaces.into_iter().flatten() {
-                if namespace["type"] == "network" {
-                    namespace["path"] = network.place().to_string_lossy().into();
-                }
-            }
-            Ok(())
-        })?;
-        Ok(())
     }
 
     fn view(&self) -> Result<View, Error> {

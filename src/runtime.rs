@@ -3,6 +3,7 @@
 
 mod command;
 mod error;
+pub mod hook;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -88,6 +88,19 @@ fn the_core_knows_nothing_of_containerd() {
 }
 
 #[test]
+fn the_shim_links_nothing_of_the_command() {
+    let manifest =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).expect("ours");
+    assert!(manifest.contains("\ncryo = { path = \".\", default-features = false }\n"));
+    assert!(manifest.contains("\nclap = { workspace = true, optional = true }\n"));
+    assert!(
+        !fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"))
+            .expect("ours")
+            .contains("command")
+    );
+}
+
+#[test]
 fn what_is_pure_does_no_input_or_output() {
     for pure in ["src/container/state.rs", "src/policy.rs"] {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(pure)).expect(pure);

@@ -108,6 +108,7 @@ fn from_checkpoint(options: runc::CheckpointOptions) -> CheckpointOptions {
         work: path(&options.work_path),
         criu: criu::Options {
             tcp_established: options.open_tcp,
+            tcp_close: false,
             external_unix_sockets: options.external_unix_sockets,
             shell_job: options.terminal,
             file_locks: options.file_locks,

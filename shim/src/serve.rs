@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use cryo::container::Node;
+use cryo::docker::Stops;
 use cryo::journal::Journal;
 use cryo::reaper::Reaper;
 use cryo::sys;
@@ -29,6 +30,8 @@ use crate::task::Service;
 /// containerd makes this fifo in the bundle.
 const LOG: &str = "log";
 pub(crate) const JOURNAL: &str = "/var/log/cryo";
+const NODE_FILE: &str = "/etc/cryo/config.toml";
+const STOPS: &str = "/run/cryo/stops";
 const TTRPC_VARIABLE: &str = "TTRPC_ADDRESS";
 /// How long the last events may take when the shim ends.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(3);
@@ -67,7 +70,13 @@ async fn serve(args: &Args, handed_over: io::Result<std::os::fd::OwnedFd>) -> Re
     let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
     let reaper = Reaper::start().map_err(Error::io("become a subreaper"))?;
     let (events, notices) = mpsc::unbounded_channel();
-    let node = Node { reaper, events, journal: Journal::new(JOURNAL) };
+    let node = Node {
+        reaper,
+        events,
+        journal: Journal::new(JOURNAL),
+        policy: NODE_FILE.into(),
+        stops: Stops(STOPS.into()),
+    };
     let address = std::env::var(TTRPC_VARIABLE).unwrap_or_default();
     let (end_of_events, ends) = oneshot::channel::<()>();
     let publisher = tokio::spawn(Publisher::new(&address, &args.namespace).run(notices, ends));

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use cryo::checkpoint;
 use cryo::checkpoint::image;
 use cryo::container::Error;
+use cryo::policy::NotAllowed;
 use cryo::restore;
 use cryo::runtime::{self, Cause};
 use cryo::stdio;
@@ -34,11 +35,14 @@ pub(crate) fn of(error: Error) -> ttrpc::Error {
 
 fn code(error: &Error) -> Code {
     match error {
-        Error::Refused(_) | Error::Failed(_) => Code::FAILED_PRECONDITION,
+        Error::Refused(_) | Error::Failed(_) | Error::Restarted(_) => Code::FAILED_PRECONDITION,
         Error::ExecNotStarted(_) | Error::ExecState { .. } => Code::FAILED_PRECONDITION,
         Error::Finished | Error::NoExec(_) | Error::Gone => Code::NOT_FOUND,
         Error::ExecExists(_) => Code::ALREADY_EXISTS,
-        Error::Invalid(_) => Code::INVALID_ARGUMENT,
+        Error::NotAllowed(NotAllowed::Elsewhere { .. }) => Code::PERMISSION_DENIED,
+        Error::NotAllowed(NotAllowed::Unreadable { .. }) => Code::FAILED_PRECONDITION,
+        Error::NotAllowed(NotAllowed::Missing { .. }) => Code::NOT_FOUND,
+        Error::Invalid(_) | Error::NotAllowed(NotAllowed::Relative(_)) => Code::INVALID_ARGUMENT,
         Error::Signal { source, .. } if source.kind() == ErrorKind::InvalidInput => Code::INVALID_ARGUMENT,
         Error::Stdio(error) => of_stdio(error),
         Error::Runtime(error) => of_runtime(error),
@@ -99,7 +103,9 @@ fn of_checkpoint(error: &checkpoint::Error) -> Code {
             Code::FAILED_PRECONDITION
         }
         checkpoint::Error::Runtime(error) => of_runtime(error),
-        checkpoint::Error::Criu(_) => Code::FAILED_PRECONDITION,
+        checkpoint::Error::Criu(_) | checkpoint::Error::Connections(_) | checkpoint::Error::Execs(_) => {
+            Code::FAILED_PRECONDITION
+        }
         checkpoint::Error::Write { source, .. } => of_io(source.kind()),
     }
 }
@@ -109,9 +115,11 @@ fn of_restore(error: &restore::Error) -> Code {
         restore::Error::Image(error) => of_image(error),
         restore::Error::OtherRuntime { .. }
         | restore::Error::OtherArchitecture { .. }
-        | restore::Error::OtherNetwork { .. } => Code::FAILED_PRECONDITION,
+        | restore::Error::OtherNetwork { .. }
+        | restore::Error::Mount(_) => Code::FAILED_PRECONDITION,
         restore::Error::Policy(_) => Code::INVALID_ARGUMENT,
         restore::Error::Hold(_)
+        | restore::Error::Hook(_)
         | restore::Error::Anchor(_)
         | restore::Error::View(_)
         | restore::Error::Bundle(_) => Code::INTERNAL,

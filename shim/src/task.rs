@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use cryo::checkpoint;
 use cryo::container::{Container, Create, Ended, Node, Status};
-use cryo::policy;
+use cryo::policy::{self, Tcp};
 use cryo::stdio::Paths;
 use cryo_protos::api::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
@@ -287,13 +287,17 @@ impl Task for Service {
         };
         let deadline = policy::deadline(container.annotations()).map_err(status::invalid)?;
         let mut criu = options.criu;
-        criu.tcp_established |= policy::keeps_tcp(container.annotations()).map_err(status::invalid)?;
+        let tcp = policy::tcp(container.annotations()).map_err(status::invalid)?;
+        criu.tcp_established |= matches!(tcp, Some(Tcp::Established | Tcp::Close));
+        criu.tcp_close |= tcp == Some(Tcp::Close);
+        let refuses_execs = policy::refuses_execs(container.annotations()).map_err(status::invalid)?;
         let image = PathBuf::from(request.path);
         if checkpoint::is_temporary(&image) {
             let Shared { address, namespace, .. } = &*self.0;
             content::make_room(address, namespace, &request.id).await.map_err(status::held)?;
         }
-        let checkpoint = checkpoint::Request { image, exit, work: options.work, options: criu, deadline };
+        let checkpoint =
+            checkpoint::Request { image, exit, work: options.work, options: criu, deadline, refuses_execs };
         container.checkpoint(checkpoint).await.map_err(status::of)?;
         Ok(Empty::default())
     }

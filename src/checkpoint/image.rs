@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 
 use super::manifest::{self, Manifest, Network};
-use crate::criu::images;
+use crate::criu::{images, timers};
 use crate::runtime::Flavour;
 
 /// Where a dump goes while the place it is meant for holds an older image.
@@ -163,6 +163,9 @@ fn lock(folder: &OwnedFd, path: &Path, how: FlockOperation) -> Result<(), Error>
 pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<()> {
     let mut manifest = Manifest::read(folder)?;
     forget_network(folder, &manifest)?;
+    if !manifest.sealed {
+        timers::wind_up(folder)?;
+    }
     manifest.files.clear();
     for name in names(folder)? {
         if !name.starts_with(manifest::FILE_NAME) {

@@ -10,6 +10,7 @@ use crate::bundle::{self, ROOTFS, Spec, write_atomically};
 use crate::cgroup::Cgroup;
 use crate::journal::Journal;
 use crate::mount::{Mount, detach_all, detach_below, mount_all, unmount_all};
+use crate::policy::{self, NodeFile};
 use crate::reaper::{Exit, Process, Reaper, parent};
 use crate::restore;
 use crate::runtime::{Ends, Runtime};
@@ -98,7 +99,11 @@ impl Subject {
 }
 
 /// Makes the container, or leaves nothing behind.
-pub(super) async fn create(create: Create, node: &Node) -> Result<New, Error> {
+pub(super) async fn create(mut create: Create, node: &Node) -> Result<New, Error> {
+    if create.checkpoint.is_none() {
+        create.checkpoint = annotated_checkpoint(&create, node)?;
+    }
+    node.stops.check(&create.namespace, &create.id, create.checkpoint.is_some())?;
     let root = create.bundle.join(ROOTFS);
     if let Some(image) = &create.checkpoint {
         restore::note_daemons_copy(image, &create.bundle);
@@ -117,6 +122,14 @@ pub(super) async fn create(create: Create, node: &Node) -> Result<New, Error> {
     }
     let (subject, init) = result?;
     Ok(New { subject, rootfs: create.rootfs, checkpoint: create.checkpoint, init })
+}
+
+/// The checkpoint that the container itself asks to start from. What a client names goes
+/// before: it may be a later one.
+fn annotated_checkpoint(create: &Create, node: &Node) -> Result<Option<PathBuf>, Error> {
+    let spec = Spec::read(&create.bundle)?;
+    let Some(named) = spec.annotations.get(policy::RESTORE_FROM) else { return Ok(None) };
+    Ok(Some(NodeFile::restore_source(&node.policy, Path::new(named))?))
 }
 
 async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Error> {

@@ -8,6 +8,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -16,10 +17,10 @@ use tokio::net::UnixStream;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
-use super::{Attempt, Error, How, Prepared, Restored};
+use super::{Attempt, Error, How, Prepared, Restored, hooks};
 use crate::bundle::Socket;
 use crate::container::{Subject, remove_unfinished};
-use crate::runtime::Abort;
+use crate::runtime::{Abort, Flavour};
 use crate::sys;
 
 /// Set for the runtime, and handed on by it and by CRIU to our binary.
@@ -39,6 +40,10 @@ pub(super) struct Held {
     restore: JoinHandle<Result<Restored, Error>>,
     deadline: Duration,
     abort: Abort,
+    subject: Arc<Subject>,
+    /// crun runs no hooks.
+    runs_hooks: bool,
+    pid: u32,
 }
 
 pub(super) async fn begin(attempt: Attempt) -> Result<Prepared, Error> {
@@ -46,6 +51,7 @@ pub(super) async fn begin(attempt: Attempt) -> Result<Prepared, Error> {
     let place = socket.place();
     let (abort, deadline) = (attempt.abort.clone(), attempt.deadline);
     let subject = attempt.subject.clone();
+    let runs_hooks = attempt.version.flavour == Flavour::Crun;
     let reaper = subject.runtime.reaper;
     let mut restore = tokio::spawn(async move { attempt.run(Some(&place)).await });
     let held = tokio::select! {
@@ -57,7 +63,8 @@ pub(super) async fn begin(attempt: Attempt) -> Result<Prepared, Error> {
     let anchored = held.and_then(|(pid, release)| Ok((reaper.adopt(&reaper.window(), pid)?, release)));
     match anchored {
         Ok((anchor, release)) => {
-            let held = Held { release, restore, deadline, abort };
+            let pid = anchor.pid();
+            let held = Held { release, restore, deadline, abort, subject, runs_hooks, pid };
             // If the anchor dies, CRIU ends by itself and says why.
             Ok(Prepared { anchor, abort: Abort::default(), how: How::Held(held) })
         }
@@ -88,7 +95,13 @@ async fn too_early(ended: Result<Result<Restored, Error>, JoinError>, subject: &
 
 impl Held {
     pub(super) async fn go_on(self) -> Result<Restored, Error> {
-        let Held { release, mut restore, deadline, abort } = self;
+        if self.runs_hooks
+            && let Err(error) = hooks::run(&self.subject, self.pid).await
+        {
+            self.abandon().await;
+            return Err(error.into());
+        }
+        let Held { release, mut restore, deadline, abort, .. } = self;
         // If CRIU is gone already, the restore knows why.
         let _ = release.writable().await;
         let _ = release.try_write(&[1]);

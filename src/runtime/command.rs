@@ -200,7 +200,7 @@ impl<'a> Call<'a> {
 }
 
 /// Ends a command and everything it started: politely, then not.
-async fn kill_group(process: &Process, grace: Duration) {
+pub(super) async fn kill_group(process: &Process, grace: Duration) {
     if !grace.is_zero() {
         signal_group(process, Signal::TERM);
         let _ = timeout(grace, process.exited()).await;
@@ -268,14 +268,14 @@ pub(super) async fn ask(
 
 /// Output goes to memory, not to a pipe: nobody has to read along, and a stray that
 /// keeps it open keeps nobody waiting. Nobody can write more than we are ready to read.
-fn memory_for_output() -> io::Result<File> {
+pub(super) fn memory_for_output() -> io::Result<File> {
     let memory = memfd_create("output", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     ftruncate(&memory, OUTPUT_BYTES)?;
     fcntl_add_seals(&memory, SealFlags::GROW)?;
     Ok(memory.into())
 }
 
-fn memory_with(bytes: &[u8]) -> io::Result<File> {
+pub(super) fn memory_with(bytes: &[u8]) -> io::Result<File> {
     let mut file = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
     file.write_all(bytes)?;
     file.rewind()?;
@@ -283,7 +283,7 @@ fn memory_with(bytes: &[u8]) -> io::Result<File> {
 }
 
 /// What a command has written to memory: all who write share our place in it.
-fn written(memory: &mut File) -> io::Result<String> {
+pub(super) fn written(memory: &mut File) -> io::Result<String> {
     let end = memory.stream_position()?;
     memory.seek(SeekFrom::Start(0))?;
     read(memory, end)

@@ -98,6 +98,10 @@ impl Driver {
             let error = checkpoint::Error::NoCgroup;
             return self.answer(reply, Err(error.into()));
         };
+        let execs = self.execs.values().filter(|exec| exec.is_live()).count();
+        if request.refuses_execs && execs > 0 {
+            return self.answer(reply, Err(checkpoint::Error::Execs(execs).into()));
+        }
         let from = std::mem::replace(&mut self.phase, Phase::Checkpointing);
         let paused = from == Phase::Paused;
         self.resting = if paused { Status::Paused } else { Status::Running };

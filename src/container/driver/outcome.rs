@@ -120,6 +120,10 @@ impl Driver {
             return self.answer(reply, Err(error.into()));
         }
         self.tell(Event::Checkpointed { image: request.image });
+        if request.exit {
+            let Subject { namespace, id, bundle, .. } = &*self.subject;
+            self.node.stops.note(namespace, id, bundle);
+        }
         match self.process.as_ref().and_then(Process::exit) {
             // Answered when it counts as stopped, so that a Delete right after finds it so.
             Some(exit) if request.exit => self.ending = Some(Ending::after_checkpoint(exit, reply)),

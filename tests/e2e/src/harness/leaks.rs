@@ -156,6 +156,7 @@ fn is_usual(trace: &str) -> bool {
         || path == "/run/containerd/runc"
         || path == "/run/crun"
         || path == "/run/cryo"
+        || path == "/run/cryo/stops"
         || path.ends_with("/.empty-directory")
         // dockerd removes these files once a minute; a namespace that is still there is
         // found by its mount.

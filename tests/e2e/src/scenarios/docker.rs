@@ -15,6 +15,7 @@ mod operations;
 mod rounds;
 mod shared;
 mod stdio;
+mod zoo;
 
 use crate::harness::*;
 
@@ -33,6 +34,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         clones::scenarios(),
         images::scenarios(),
         rounds::scenarios(),
+        zoo::scenarios(),
     ];
     areas.into_iter().flatten().collect()
 }

@@ -13,6 +13,7 @@ mod harness_itself;
 mod images;
 mod lifecycle;
 mod limits;
+mod nerdctl;
 mod networks;
 mod options;
 mod patience;
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         containerd_gone::scenarios(),
         patience::scenarios(),
         unstarted::scenarios(),
+        nerdctl::scenarios(),
         networks::scenarios(),
         replumbing::scenarios(),
         contents::scenarios(),

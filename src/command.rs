@@ -1,0 +1,105 @@
+//! What an administrator calls. Belongs to the binary: the shim links none of it.
+
+mod doctor;
+mod install;
+mod root;
+mod run;
+mod search;
+mod unit;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Checkpoint and restore of containers: sets Cryo up and says whether it will work.
+#[derive(Parser)]
+#[command(name = "cryo", version, max_term_width = 100, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Tell whether checkpoint and restore will work on this machine.
+    ///
+    /// Looks at containerd, Docker, runc, crun, CRIU and the kernel, and at which shim each
+    /// daemon would start. Says what to do about everything that is missing. Changes nothing.
+    /// The exit status is 0 if checkpoint and restore will work, and 1 if not.
+    Doctor {
+        /// Print JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a daemon start Cryo in place of the stock shim, or undo that.
+    ///
+    /// Makes /usr/local/lib/cryo/bin, where Cryo has the stock shim's name as well as its own,
+    /// and puts it first in the daemon's PATH by a systemd drop-in. For Docker it also adds the
+    /// runtime "cryo" to /etc/docker/daemon.json and switches on the experimental features, one
+    /// of which is `docker checkpoint`. What it changes is kept in /var/lib/cryo/install.json,
+    /// so that --uninstall leaves everything as it was. Nothing is restarted without --restart.
+    Install(Install),
+}
+
+#[derive(Args)]
+struct Install {
+    /// The daemon whose containers it is for.
+    daemon: Daemon,
+    /// Undo what an earlier install for this daemon did.
+    #[arg(long, conflicts_with = "shim")]
+    uninstall: bool,
+    /// Say what would be done, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Restart the daemons that run, so that they notice.
+    #[arg(long, conflicts_with_all = ["dry_run", "root"])]
+    restart: bool,
+    /// The shim's binary, if it is neither beside this one nor in PATH.
+    #[arg(long, value_name = "PATH")]
+    shim: Option<PathBuf>,
+    /// Take this folder for the root directory; for packagers and tests.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+/// Who starts shims. Docker's containers are started by a containerd, its own or the system's.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+enum Daemon {
+    Docker,
+    Containerd,
+}
+
+impl Daemon {
+    fn name(self) -> &'static str {
+        match self {
+            Daemon::Docker => "docker",
+            Daemon::Containerd => "containerd",
+        }
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Daemon::Docker => "docker.service",
+            Daemon::Containerd => "containerd.service",
+        }
+    }
+}
+
+pub(crate) fn run() -> ExitCode {
+    match Arguments::parse().verb {
+        Verb::Doctor { json } => doctor::run(json),
+        Verb::Install(options) => match install::run(&options, &mut io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Nobody is left to tell if even this can't be written.
+                let _ = writeln!(io::stderr(), "cryo: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}

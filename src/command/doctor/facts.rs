@@ -1,0 +1,129 @@
+//! What there is on this machine, gathered and not yet judged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cryo::reaper::Reaper;
+
+use super::daemons::{self, Starts};
+use crate::command::root::{BIN, SHIM, USUAL_PATH};
+use crate::command::run::{Said, run};
+use crate::command::search;
+
+/// All of them answer at once unless something is badly wrong.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) root: bool,
+    pub(super) systemd: bool,
+    pub(super) shim: Option<PathBuf>,
+    pub(super) containerd: Said,
+    pub(super) docker: Said,
+    pub(super) docker_cgroups: Said,
+    pub(super) runc: Said,
+    pub(super) runc_features: Said,
+    pub(super) crun: Said,
+    pub(super) crun_features: Said,
+    pub(super) libcriu: Option<PathBuf>,
+    pub(super) criu: Said,
+    pub(super) criu_check: Said,
+    pub(super) soft_dirty: Said,
+    pub(super) kernel: Kernel,
+    pub(super) dockers_containerd: Option<String>,
+    pub(super) starts: Vec<Starts>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Kernel {
+    pub(super) release: String,
+    /// Nothing if there is no telling.
+    pub(super) checkpoint_restore: Option<bool>,
+    pub(super) cgroup2: bool,
+    pub(super) overlay: bool,
+    pub(super) userfaultfd: bool,
+}
+
+pub(super) async fn gather(reaper: Reaper) -> Facts {
+    let path = path();
+    let ask = |program, arguments: &'static [&'static str]| run(reaper, program, arguments, &path, PATIENCE);
+    // All at once: what hangs, hangs together.
+    let (containerd, docker, docker_cgroups, runc, runc_features, crun, crun_features, criu, check, dirty) = tokio::join!(
+        ask("containerd", &["--version"]),
+        ask("docker", &["version", "--format", "{{json .}}"]),
+        ask("docker", &["info", "--format", "{{.CgroupDriver}}"]),
+        ask("runc", &["--version"]),
+        ask("runc", &["features"]),
+        ask("crun", &["--version"]),
+        ask("crun", &["features"]),
+        ask("criu", &["--version"]),
+        ask("criu", &["check"]),
+        ask("criu", &["check", "--feature", "mem_dirty_track"]),
+    );
+    Facts {
+        root: rustix::process::geteuid().is_root(),
+        systemd: Path::new("/run/systemd/system").is_dir(),
+        shim: shim(&path),
+        containerd,
+        docker,
+        docker_cgroups,
+        runc,
+        runc_features,
+        crun,
+        crun_features,
+        libcriu: libcriu(),
+        criu,
+        criu_check: check,
+        soft_dirty: dirty,
+        kernel: kernel(),
+        dockers_containerd: daemons::dockers_containerd(),
+        starts: daemons::starts(&path),
+    }
+}
+
+/// Ours, and the folders for root's programs that a user's shell leaves out.
+fn path() -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{path}:{USUAL_PATH}")
+}
+
+fn shim(path: &str) -> Option<PathBuf> {
+    let here = std::env::current_exe().ok().and_then(|program| program.parent().map(|p| p.join(SHIM)));
+    let root = Path::new("/");
+    let beside = here.filter(|path| search::executable(path, root).is_some());
+    let elsewhere: Vec<_> = path.split(':').filter(|folder| *folder != BIN).collect();
+    beside.or_else(|| search::find(SHIM, &elsewhere.join(":"), root).map(|found| found.path))
+}
+
+/// crun loads it when it needs it, from where the system's loader looks.
+fn libcriu() -> Option<PathBuf> {
+    let mut folders = Vec::new();
+    for folder in ["/usr/local/lib", "/usr/local/lib64", "/usr/lib64", "/lib64", "/usr/lib", "/lib"] {
+        folders.push(PathBuf::from(folder));
+        let inner = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        folders.extend(inner.filter(|path| path.to_string_lossy().ends_with("-linux-gnu")));
+    }
+    folders.into_iter().map(|folder| folder.join("libcriu.so.2")).find(|library| library.exists())
+}
+
+fn kernel() -> Kernel {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let filesystems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    Kernel {
+        checkpoint_restore: checkpoint_restore(&release),
+        release,
+        cgroup2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+        overlay: filesystems.lines().any(|line| line.ends_with("\toverlay")),
+        userfaultfd: Path::new("/proc/sys/vm/unprivileged_userfaultfd").exists(),
+    }
+}
+
+fn checkpoint_restore(release: &str) -> Option<bool> {
+    // Only kernels with CONFIG_CHECKPOINT_RESTORE have this file.
+    if Path::new("/proc/sys/kernel/ns_last_pid").exists() {
+        return Some(true);
+    }
+    let configuration = fs::read_to_string(format!("/boot/config-{release}")).ok()?;
+    Some(configuration.lines().any(|line| line == "CONFIG_CHECKPOINT_RESTORE=y"))
+}

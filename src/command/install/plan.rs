@@ -1,0 +1,239 @@
+//! What an install or an uninstall will do: decided before anything is changed, so that a
+//! refusal leaves the machine as it was, and a dry run says exactly what a real one does.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::disk::{self, Content};
+use super::record::{self, Entry, Record};
+use super::{Error, daemon_json};
+use crate::command::Daemon;
+use crate::command::root::{BIN, Root, SHIM, STOCK_SHIM};
+use crate::command::unit::{self, DROP_INS, Unit};
+
+/// One line of what is said, and what is done about it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) path: PathBuf,
+    pub(super) does: Does,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Does {
+    Nothing,
+    /// Leaves it, and says why.
+    Keep(String),
+    Put(Content),
+    Restore(Content),
+    Remove,
+}
+
+pub(super) fn install(
+    root: &Root,
+    record: &mut Record,
+    daemon: Daemon,
+    shim: &Path,
+    flagged: bool,
+) -> Result<Vec<Step>, Error> {
+    let mut steps = Vec::new();
+    let mut wanted = BTreeSet::new();
+    for name in [STOCK_SHIM, SHIM] {
+        wanted.insert(Path::new(BIN).join(name));
+        steps.push(place(root, record, daemon, &Path::new(BIN).join(name), Content::Link(shim.to_owned()))?);
+    }
+    if root.has_systemd() {
+        for daemon_of_unit in serving(root, daemon) {
+            let (path, text) = drop_in(root, daemon_of_unit);
+            wanted.insert(path.clone());
+            steps.push(place(root, record, daemon, &path, Content::Text(text))?);
+        }
+    }
+    if daemon == Daemon::Docker {
+        let path = Path::new(daemon_json::PATH);
+        wanted.insert(path.to_owned());
+        let now = text(root, path)?;
+        let text = daemon_json::add(now.as_deref(), flagged)?;
+        steps.push(place(root, record, daemon, path, Content::Text(text))?);
+    }
+    // A drop-in that has to have another name now, for instance.
+    let stale = |path: &&PathBuf| !wanted.contains(*path);
+    let stale: Vec<_> = record.files.keys().filter(stale).cloned().collect();
+    for path in stale {
+        steps.extend(release(root, record, daemon, &path)?);
+    }
+    for step in steps.iter().filter(|step| matches!(step.does, Does::Put(_))) {
+        record.note_folders(root, &step.path);
+    }
+    if !record.files.is_empty() {
+        record.note_folders(root, record::PATH.as_ref());
+    }
+    Ok(steps)
+}
+
+pub(super) fn uninstall(root: &Root, record: &mut Record, daemon: Daemon) -> Result<Vec<Step>, Error> {
+    let paths: Vec<_> = record.files.keys().cloned().collect();
+    let steps = paths.iter().map(|path| release(root, record, daemon, path));
+    Ok(steps.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// The daemons whose units decide which shim serves this one's containers. Docker's are
+/// started by the system's containerd where there is one.
+pub(super) fn serving(root: &Root, daemon: Daemon) -> Vec<Daemon> {
+    if daemon == Daemon::Docker && unit::exists(root, Daemon::Containerd.unit()) {
+        vec![Daemon::Containerd, Daemon::Docker]
+    } else {
+        vec![daemon]
+    }
+}
+
+fn drop_in(root: &Root, daemon: Daemon) -> (PathBuf, String) {
+    let shipped = match daemon {
+        Daemon::Docker => include_str!("../../../deploy/docker/docker.service.d/cryo.conf"),
+        Daemon::Containerd => include_str!("../../../deploy/containerd/containerd.service.d/cryo.conf"),
+    };
+    let unit = Unit::without_ours(root, daemon.unit());
+    let own = unit::environment(&unit.path_with_ours());
+    let lines = shipped.lines().map(|line| if line.starts_with("Environment=") { &own } else { line });
+    let text = lines.map(|line| format!("{line}\n")).collect();
+    let folder = format!("/etc/systemd/system/{}.d", daemon.unit());
+    (Path::new(&folder).join(unit.drop_in()), text)
+}
+
+/// Has a path hold what it should, and the record know what it held before.
+fn place(
+    root: &Root,
+    record: &mut Record,
+    daemon: Daemon,
+    path: &Path,
+    wanted: Content,
+) -> Result<Step, Error> {
+    let step = |does| Ok(Step { path: path.to_owned(), does });
+    let now = look(root, path)?;
+    let known = record.files.get_mut(path);
+    if now.as_ref() == Some(&wanted) {
+        // What was right already, without us, isn't ours to remove.
+        if let Some(entry) = known {
+            entry.daemons.insert(daemon);
+        }
+        return step(Does::Nothing);
+    }
+    let (mut daemons, before) = match known {
+        Some(entry) if now == entry.before || now.as_ref() == Some(&entry.wrote) => {
+            (entry.daemons.clone(), entry.before.clone())
+        }
+        Some(entry) if is_drop_in(path) && still_ours(now.as_ref()) => {
+            entry.daemons.insert(daemon);
+            return step(Does::Keep("it was changed since, and has Cryo in PATH still".to_owned()));
+        }
+        Some(entry) => (entry.daemons.clone(), without_ours(path, now, entry)?),
+        None => (BTreeSet::new(), now),
+    };
+    let foreign = match &before {
+        Some(Content::Text(_)) => path != Path::new(daemon_json::PATH),
+        Some(Content::Link(_)) | None => false,
+    };
+    if foreign {
+        return Err(Error::Foreign(path.to_owned()));
+    }
+    daemons.insert(daemon);
+    record.files.insert(path.to_owned(), Entry { daemons, before, wrote: wanted.clone() });
+    step(Does::Put(wanted))
+}
+
+/// Undoes what was done to a path, unless another daemon needs it or the user changed it.
+fn release(root: &Root, record: &mut Record, daemon: Daemon, path: &Path) -> Result<Option<Step>, Error> {
+    let Some(entry) = record.files.get_mut(path) else { return Ok(None) };
+    if !entry.daemons.remove(&daemon) {
+        return Ok(None);
+    }
+    let step = |does| Ok(Some(Step { path: path.to_owned(), does }));
+    if let Some(other) = entry.daemons.first() {
+        return step(Does::Keep(format!("{} uses it", other.name())));
+    }
+    let entry = entry.clone();
+    record.files.remove(path);
+    let now = look(root, path)?;
+    if now == entry.before {
+        return step(Does::Nothing);
+    }
+    let before = if now.as_ref() == Some(&entry.wrote) {
+        entry.before
+    } else if path == Path::new(daemon_json::PATH) {
+        without_ours(path, now.clone(), &entry)?
+    } else {
+        return step(Does::Keep("it was changed since".to_owned()));
+    };
+    match before {
+        before if before == now => step(Does::Nothing),
+        Some(before) => step(Does::Restore(before)),
+        None => step(Does::Remove),
+    }
+}
+
+/// What would be there if we had never been, now that the user has changed it.
+fn without_ours(path: &Path, now: Option<Content>, entry: &Entry) -> Result<Option<Content>, Error> {
+    match (&now, &entry.before) {
+        (Some(Content::Text(text)), before) if path == Path::new(daemon_json::PATH) => {
+            let before = before.as_ref().and_then(|before| match before {
+                Content::Text(text) => Some(text.as_str()),
+                Content::Link(_) => None,
+            });
+            Ok(daemon_json::take_out(text, before)?.map(Content::Text))
+        }
+        _ => Ok(now),
+    }
+}
+
+fn is_drop_in(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| DROP_INS.iter().any(|ours| name == *ours))
+}
+
+fn still_ours(now: Option<&Content>) -> bool {
+    matches!(now, Some(Content::Text(text)) if text.lines().any(|line| line.contains("PATH=") && line.contains(BIN)))
+}
+
+fn look(root: &Root, path: &Path) -> Result<Option<Content>, Error> {
+    disk::look(root, path).map_err(Error::at("read", path))
+}
+
+pub(super) fn text(root: &Root, path: &Path) -> Result<Option<String>, Error> {
+    Ok(look(root, path)?.and_then(|content| match content {
+        Content::Text(text) => Some(text),
+        Content::Link(_) => None,
+    }))
+}
+
+impl Step {
+    pub(super) fn changes(&self) -> bool {
+        matches!(self.does, Does::Put(_) | Does::Restore(_) | Does::Remove)
+    }
+
+    pub(super) fn carry_out(&self, root: &Root) -> std::io::Result<()> {
+        match &self.does {
+            Does::Nothing | Does::Keep(_) => Ok(()),
+            Does::Put(Content::Text(text)) | Does::Restore(Content::Text(text)) => {
+                disk::write(root, &self.path, text, 0o644)
+            }
+            Does::Put(Content::Link(target)) | Does::Restore(Content::Link(target)) => {
+                disk::link(root, &self.path, target)
+            }
+            Does::Remove => disk::remove(root, &self.path),
+        }
+    }
+
+    /// The line about it, as done or as it would be.
+    pub(super) fn told(&self, dry_run: bool) -> String {
+        let (done, would, rest): (_, _, &dyn fmt::Display) = match &self.does {
+            Does::Nothing => ("unchanged", "unchanged", &""),
+            Does::Keep(why) => ("kept", "would keep", &format!(" ({why})")),
+            Does::Put(Content::Text(_)) => ("wrote", "would write", &""),
+            Does::Put(Content::Link(target)) => {
+                ("linked", "would link", &format!(" -> {}", target.display()))
+            }
+            Does::Restore(_) => ("restored", "would restore", &""),
+            Does::Remove => ("removed", "would remove", &""),
+        };
+        format!("{} {}{rest}", if dry_run { would } else { done }, self.path.display())
+    }
+}

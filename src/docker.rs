@@ -1,0 +1,165 @@
+//! What has to be known of Docker's daemon.
+//!
+//! A container with a restart policy is started again whenever it ends without having
+//! been told to by `docker stop`, whatever its exit status (on-failure minds that, but a
+//! checkpointed container was killed, and says so). Docker has no way to hear that a
+//! checkpoint ended it, so it would start afresh a tenth of a second later, and be found
+//! running from its beginning by whoever wants to restore it. The only thing a shim can do
+//! about it is to refuse that one start; Docker doesn't try again.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::bundle::{CONFIG, write_atomically};
+
+/// Its namespace in containerd.
+pub(crate) const NAMESPACE: &str = "moby";
+/// Files of every container's that Docker binds into it from the folder it keeps for it.
+const BOUND: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+const HOST_CONFIG: &str = "hostconfig.json";
+/// Docker waits longer each time a container that ended soon is started again, up to a minute.
+const LONGEST_PAUSE: Duration = Duration::from_secs(75);
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the container was stopped by a checkpoint: its restart policy doesn't start it afresh; go on with docker start --checkpoint, or start it afresh with docker start"
+)]
+pub struct Restarted;
+
+/// Notes, in a folder that lasts until the machine's end, which containers a checkpoint
+/// has stopped that Docker will want to start again.
+#[derive(Clone, Debug)]
+pub struct Stops(pub PathBuf);
+
+impl Stops {
+    pub(crate) fn note(&self, namespace: &str, id: &str, bundle: &Path) {
+        if namespace != NAMESPACE || !has_restart_policy(id, bundle) {
+            return;
+        }
+        self.forget_old();
+        let noted = fs::create_dir_all(&self.0).and_then(|()| write_atomically(&self.0.join(id), b""));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "Docker's restart policy will start the container afresh");
+        }
+    }
+
+    /// Refuses a start that nobody asked for, once.
+    pub(crate) fn check(&self, namespace: &str, id: &str, from_checkpoint: bool) -> Result<(), Restarted> {
+        let note = self.0.join(id);
+        if namespace != NAMESPACE || !note.exists() {
+            return Ok(());
+        }
+        let is_recent = is_recent(&note);
+        // If it can't be removed the next start is refused, too, until it is old.
+        let _ = fs::remove_file(&note);
+        if is_recent && !from_checkpoint { Err(Restarted) } else { Ok(()) }
+    }
+
+    /// Containers that never came back.
+    fn forget_old(&self) {
+        let notes = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        for note in notes.map(|entry| entry.path()).filter(|note| !is_recent(note)) {
+            let _ = fs::remove_file(note);
+        }
+    }
+}
+
+fn is_recent(note: &Path) -> bool {
+    let written = fs::metadata(note).and_then(|metadata| metadata.modified());
+    written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age < LONGEST_PAUSE))
+}
+
+fn has_restart_policy(id: &str, bundle: &Path) -> bool {
+    let policy = restart_policy(id, bundle);
+    policy.is_ok_and(|policy| !matches!(policy.as_str(), "" | "no"))
+}
+
+/// Docker keeps it to itself, but the folder it keeps it in is known to the container.
+fn restart_policy(id: &str, bundle: &Path) -> io::Result<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct HostConfig {
+        restart_policy: Policy,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Policy {
+        name: String,
+    }
+    let config: Value = serde_json::from_slice(&fs::read(bundle.join(CONFIG))?)?;
+    let mounts = config["mounts"].as_array().into_iter().flatten();
+    let bound = mounts.filter(|mount| BOUND.iter().any(|destination| mount["destination"] == *destination));
+    let folder = bound
+        .filter_map(|mount| Path::new(mount["source"].as_str()?).parent())
+        .find(|folder| folder.ends_with(id))
+        .ok_or(io::ErrorKind::NotFound)?;
+    let host: HostConfig = serde_json::from_slice(&fs::read(folder.join(HOST_CONFIG))?)?;
+    Ok(host.restart_policy.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123abcd";
+
+    /// Docker's folder, a bundle and a folder for notes.
+    fn machine(policy: &str) -> (tempfile::TempDir, PathBuf, Stops) {
+        let folder = tempfile::tempdir().unwrap();
+        let (docker, bundle) = (folder.path().join(ID), folder.path().join("bundle"));
+        fs::create_dir(&docker).unwrap();
+        fs::create_dir(&bundle).unwrap();
+        let host = serde_json::json!({ "RestartPolicy": { "Name": policy, "MaximumRetryCount": 0 } });
+        fs::write(docker.join(HOST_CONFIG), host.to_string()).unwrap();
+        let config = serde_json::json!({ "mounts": [
+            { "destination": "/etc/hosts", "source": docker.join("hosts") },
+        ]});
+        fs::write(bundle.join(CONFIG), config.to_string()).unwrap();
+        let stops = Stops(folder.path().join("stops"));
+        (folder, bundle, stops)
+    }
+
+    #[test]
+    fn the_start_that_a_restart_policy_asks_for_is_refused_once() {
+        for policy in ["always", "unless-stopped", "on-failure"] {
+            let (_folder, bundle, stops) = machine(policy);
+            stops.note(NAMESPACE, ID, &bundle);
+            assert!(stops.check(NAMESPACE, ID, false).is_err());
+            assert!(stops.check(NAMESPACE, ID, false).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_restore_is_never_refused() {
+        let (_folder, bundle, stops) = machine("always");
+        stops.note(NAMESPACE, ID, &bundle);
+        assert!(stops.check(NAMESPACE, ID, true).is_ok());
+        assert!(stops.check(NAMESPACE, ID, false).is_ok());
+    }
+
+    #[test]
+    fn without_a_policy_a_start_is_somebodys_wish() {
+        for (policy, namespace) in [("no", NAMESPACE), ("", NAMESPACE), ("always", "k8s.io")] {
+            let (_folder, bundle, stops) = machine(policy);
+            stops.note(namespace, ID, &bundle);
+            assert!(stops.check(namespace, ID, false).is_ok(), "{policy} {namespace}");
+        }
+    }
+
+    #[test]
+    fn an_old_note_means_nothing_and_goes() {
+        let (_folder, bundle, stops) = machine("always");
+        stops.note(NAMESPACE, "other", &bundle);
+        fs::create_dir_all(&stops.0).unwrap();
+        let note = fs::File::create(stops.0.join(ID)).unwrap();
+        note.set_modified(std::time::SystemTime::now() - LONGEST_PAUSE * 2).unwrap();
+        assert!(stops.check(NAMESPACE, ID, false).is_ok());
+        note.set_modified(std::time::SystemTime::now() - LONGEST_PAUSE * 2).unwrap();
+        assert!(!stops.0.join(ID).exists());
+    }
+}

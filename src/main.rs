@@ -1,0 +1,7 @@
+//! The command `cryo`: sets Cryo up on this machine and says whether it will work.
+
+mod command;
+
+fn main() -> std::process::ExitCode {
+    command::run()
+}

@@ -1,0 +1,94 @@
+//! Real programs under load, each of which says by itself what it lost (see `tests/zoo`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::harness::*;
+
+/// A container image with the programs, which `tests/host/host` makes.
+const TAR: &str = "/workloads.tar";
+const IMAGE: &str = "workloads";
+
+const FILES: &[(&str, &str)] = &[
+    ("zoo.py", include_str!("../../../../zoo/zoo.py")),
+    ("check.py", include_str!("../../../../zoo/check.py")),
+    ("python.py", include_str!("../../../../zoo/python.py")),
+    ("redis.py", include_str!("../../../../zoo/redis.py")),
+    ("nginx.py", include_str!("../../../../zoo/nginx.py")),
+    ("postgres.py", include_str!("../../../../zoo/postgres.py")),
+    ("node.js", include_str!("../../../../zoo/node.js")),
+    ("Jvm.java", include_str!("../../../../zoo/Jvm.java")),
+];
+
+/// Its connections on the loopback are to survive.
+const TCP: &[&str] = &["--annotation", "cryo.tcp=established"];
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let all = [
+        Scenario::new("zoo::python", |bench| survives(bench, &[], &["python3", "/zoo/python.py"])),
+        Scenario::new("zoo::redis", |bench| survives(bench, &[], &["python3", "/zoo/redis.py"])),
+        Scenario::new("zoo::redis_by_tcp", |bench| {
+            survives(bench, TCP, &["python3", "/zoo/redis.py", "tcp"])
+        }),
+        Scenario::new("zoo::nginx", |bench| survives(bench, &[], &["python3", "/zoo/nginx.py"])),
+        Scenario::new("zoo::nginx_by_tcp", |bench| {
+            survives(bench, TCP, &["python3", "/zoo/nginx.py", "tcp"])
+        }),
+        Scenario::new("zoo::node", |bench| survives(bench, &[], &["node", "/zoo/node.js"])),
+        Scenario::new("zoo::jvm", |bench| survives(bench, &[], &["java", "-Xmx64m", "/zoo/Jvm.java"])),
+        Scenario::new("zoo::jvm_by_tcp", |bench| {
+            survives(bench, TCP, &["java", "-Xmx64m", "/zoo/Jvm.java", "tcp"])
+        }),
+        Scenario::new("zoo::postgres", |bench| survives(bench, &[], &["python3", "/zoo/postgres.py"]))
+            .impossible_if(
+                |_, _| !may_read_limits(),
+                "CRIU needs CAP_SYS_RESOURCE for other users' processes",
+            ),
+    ];
+    all.into_iter()
+        .map(|scenario| {
+            scenario
+                .with_docker()
+                .comes_back()
+                .long()
+                .impossible_if(|_, _| !Path::new(TAR).exists(), "there is no image of workloads")
+        })
+        .collect()
+}
+
+fn survives(bench: &Bench, options: &[&str], command: &[&str]) -> Outcome {
+    let docker = Docker::at(bench);
+    docker.call(&["import", TAR, IMAGE])?;
+    let name = bench.next_id();
+    let volume = format!("{}:/zoo:ro", programs(bench)?.display());
+    let run = ["run", "-d", "--name", &name, "--runtime", bench.runtime().binary(), "--volume", &volume];
+    let id = docker.call(&[&run, options, &[IMAGE], command].concat())?.trim().to_owned();
+    let container = Container::new(&docker, name, id);
+    container.wait_for_line("ready")?;
+    // Its exit code says whether anything was lost.
+    let check = || container.exec(&["python3", "/zoo/check.py"]);
+    check()?;
+    container.copy("copy")?;
+    check()?;
+    for round in ["one", "two", "three"] {
+        container.come_back(round)?;
+        check().during(|| format!("after round {round}"))?;
+    }
+    container.rm()
+}
+
+fn programs(bench: &Bench) -> Outcome<PathBuf> {
+    let folder = bench.fresh_folder("zoo")?;
+    for (name, text) in FILES {
+        fs::write(folder.join(name), text)?;
+    }
+    Ok(folder)
+}
+
+/// Whether this machine has CAP_SYS_RESOURCE, the 24th capability.
+fn may_read_limits() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = capabilities.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & 1 << 24 != 0)
+}
