@@ -80,6 +80,7 @@ fn conduct(
         }
         Err(text) => {
             let log = slot.daemon().log_since(log_before);
+            keep_named_logs(name, &text);
             slot.destroy();
             Err(format!("{text}\n{}", keep(name, &log)))
         }
@@ -126,6 +127,17 @@ fn keep_logs_of_criu(name: &str, slot: &Slot) {
             let _ = fs::create_dir_all(&folder);
             let _ = fs::copy(&path, folder.join(flat));
         }
+    }
+}
+
+/// Stores the logs that a refusal names.
+fn keep_named_logs(name: &str, text: &str) {
+    let Some(out) = &settings().out else { return };
+    for path in text.split("(log: ").skip(1).filter_map(|rest| rest.split(')').next()) {
+        let folder = out.join(name.replace("::", "."));
+        // The report goes on without them.
+        let _ = fs::create_dir_all(&folder);
+        let _ = fs::copy(path, folder.join(path.trim_start_matches('/').replace('/', "_")));
     }
 }
 

@@ -2,7 +2,7 @@
 //! container can still be started and removed.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::counting;
@@ -108,7 +108,7 @@ fn damaged_memory_is_refused(docker: &Docker<'_>) -> Outcome {
 }
 
 fn an_empty_checkpoint_is_refused(docker: &Docker<'_>) -> Outcome {
-    spoiled(docker, &["no checkpoint", "empty", "inventory.img"], |folder| {
+    spoiled(docker, &["isn't a checkpoint"], |folder| {
         fs::remove_dir_all(folder)?;
         Ok(fs::create_dir(folder)?)
     })
@@ -167,7 +167,8 @@ fn a_checkpoint_of_somebody_else_is_refused(docker: &Docker<'_>) -> Outcome {
 
 fn a_checkpoint_that_others_may_change_is_refused(docker: &Docker<'_>) -> Outcome {
     spoiled(docker, &["writable", "may write"], |folder| {
-        Ok(fs::set_permissions(folder, fs::Permissions::from_mode(0o777))?)
+        // Files too: Docker 26 sends those to containerd, and the folder's mode gets lost.
+        docker.bench.shell("chmod -R go+w \"$1\"", &[folder]).map(drop)
     })
 }
 

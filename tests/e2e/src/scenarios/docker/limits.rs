@@ -62,7 +62,8 @@ fn a_memory_limit_ends_it_still(docker: &Docker<'_>) -> Outcome {
 fn a_cgroup_namespace_of_the_host_or_its_own_comes_back(docker: &Docker<'_>) -> Outcome {
     for kind in ["host", "private"] {
         let container = counting(docker, &["--cgroupns", kind])?;
-        let view = || container.shell("grep -E '(pids|^0:)' /proc/1/cgroup | cut -d : -f 2-");
+        let line = if cgroup::is_v2() { "^0:" } else { ":pids:" };
+        let view = || container.shell(&format!("grep {line} /proc/1/cgroup | cut -d : -f 3"));
         let before = view()?;
         container.come_back("one")?;
         ensure_eq!(view()?, before, "its view of a {kind} namespace");

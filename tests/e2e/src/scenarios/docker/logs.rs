@@ -72,7 +72,6 @@ fn a_line_begun_before_the_checkpoint_is_whole(docker: &Docker<'_>) -> Outcome {
 
 fn a_log_that_is_rotated_goes_on(docker: &Docker<'_>) -> Outcome {
     let container = counting(docker, &["--log-opt", "max-size=2k", "--log-opt", "max-file=2"])?;
-    container.wait_for_counting(5)?;
     container.come_back("one")?;
     let last = || container.call(&["logs", "--tail", "1"]).ok()?.trim().parse::<u64>().ok();
     let before = eventually("a number", last)?;

@@ -57,12 +57,19 @@ fn what_may_only_be_read_still_may_only_be_read(docker: &Docker<'_>) -> Outcome 
     fs::write(folder.join("file"), "first\n")?;
     let whole = format!("{}:/data:ro", folder.display());
     let single = format!("{}:/single:ro", folder.join("file").display());
-    let container = back(docker, &["-v", &whole, "-v", &single])?;
-    for path in ["/data/new", "/single"] {
-        let script = format!("echo written >{path}");
-        let said = docker.refusal(&["exec", &container.name, "sh", "-c", &script])?;
-        ensure!(said.contains("Read-only file system"), "writing {path}: {said}");
-    }
+    let container = counting(docker, &["-v", &whole, "-v", &single])?;
+    let can_not_write = || -> Outcome {
+        for path in ["/data/new", "/single"] {
+            let script = format!("echo written >{path}");
+            let said = docker.refusal(&["exec", &container.name, "sh", "-c", &script])?;
+            ensure!(said.contains("Read-only file system"), "writing {path}: {said}");
+        }
+        Ok(())
+    };
+    can_not_write().during(|| "before".into())?;
+    container.come_back("one")?;
+    let mounts = container.shell("grep -E ' /(data|single) ' /proc/self/mountinfo")?;
+    can_not_write().during(|| format!("with {mounts}"))?;
     ensure_eq!(container.exec(&["cat", "/single"])?, "first\n", "the file");
     container.rm()
 }
