@@ -178,6 +178,9 @@ impl Attempt<'_> {
             // CRIU freezes too, but polls for it in steps of a tenth of a second.
             self.freeze().await?;
         }
+        if let Err(error) = image::keep_unread(folder, self.container.process.pid()) {
+            tracing::warn!(%error, "what the container hasn't read of its input isn't in the checkpoint");
+        }
         let call = CriuCall {
             flavour: self.version.flavour,
             image: folder,
@@ -330,7 +333,12 @@ pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
 /// everything is written and nothing killed yet, it seals the image; CRIU lets the
 /// container run on if that fails.
 pub fn seal_from_criu(action: &str, folder: &Path) -> io::Result<()> {
-    if action == "post-dump" { image::seal(folder, |_| {}) } else { Ok(()) }
+    if action != "post-dump" {
+        return Ok(());
+    }
+    // Once more: it may have been sent something during the dump.
+    image::keep_unread(folder, criu::first_process()?)?;
+    image::seal(folder, |_| {})
 }
 
 pub(crate) fn work_folder(subject: &Subject, operation: &str) -> Result<Folder, Error> {

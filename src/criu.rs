@@ -8,7 +8,12 @@ pub mod images;
 pub mod log;
 pub mod timers;
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
+
+/// Set by CRIU for the scripts it runs.
+const PID_VARIABLE: &str = "CRTOOLS_INIT_PID";
 
 /// What CRIU is asked to carry along. In force at the dump, written into the image and
 /// applied again at the restore: a lock that was dumped is never lost silently.
@@ -28,6 +33,12 @@ pub struct Options {
 /// Our own binary, as a script for CRIU to run; found even if its file was replaced.
 pub fn our_script() -> String {
     format!("/proc/{}/exe", std::process::id())
+}
+
+/// Of the container whose dump or restore CRIU has called our binary for.
+pub fn first_process() -> io::Result<u32> {
+    let pid = std::env::var(PID_VARIABLE).ok().and_then(|pid| pid.parse().ok());
+    pid.ok_or_else(|| io::Error::other("CRIU names no process"))
 }
 
 /// The name under which runc and crun both hand a network namespace to CRIU.

@@ -9,6 +9,7 @@
 
 mod adapt;
 mod cgroup;
+pub mod guard;
 pub mod held;
 mod hooks;
 mod leftovers;
@@ -239,6 +240,7 @@ impl Attempt {
             return Ok(Live::on_terminal(process, client, socket).await?);
         }
         let (ends, prepared) = plan.open(runtime.reaper, identity, *io_owner).await?;
+        prepared.fill_stdin(&self.image.unread())?;
         let ends = Ends::Pipes(ends);
         let process = runtime.restore(&window, ends, call, *no_pivot).await.map_err(Error::Runtime)?;
         Ok(Live { process, streams: prepared.connect()? })
@@ -260,7 +262,7 @@ impl Attempt {
 
     fn config(&self, hold: Option<&Path>) -> Config {
         let mut config = Config::new();
-        if hold.is_some() {
+        if hold.is_some() || guard::is_needed(&self.subject.bundle) {
             config = config.set("action-script", criu::our_script());
         }
         if self.options().tcp_close {

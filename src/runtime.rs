@@ -15,7 +15,7 @@ pub use error::{Cause, Error};
 use crate::bundle;
 use crate::criu;
 use crate::reaper::{Process, Reaper, Window};
-use crate::restore::held;
+use crate::restore::{guard, held};
 use crate::stdio::ChildEnds;
 
 /// Hooks run inside create and delete, and may well set up a network.
@@ -196,6 +196,7 @@ impl Runtime {
         let pid_file = self.bundle.join(bundle::INIT_PID);
         let runc = call.flavour == Flavour::Runc;
         self.with_ends(self.with_criu("restore", call), ends)
+            .env(guard::BUNDLE_VARIABLE, &self.bundle)
             .option("--bundle", &self.bundle)
             .option("--pid-file", &pid_file)
             .arg("--detach")

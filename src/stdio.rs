@@ -10,6 +10,7 @@ mod console;
 mod fifo;
 mod logger;
 mod relay;
+mod unread;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,6 +26,7 @@ use fifo::{Input, KeptOpen};
 pub use logger::Identity;
 use logger::Logger;
 use relay::Output;
+pub use unread::unread_stdin;
 
 /// What the client named, word for word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -189,6 +191,14 @@ impl ForConsole {
 }
 
 impl Prepared {
+    /// Gives the process what it had been sent before and not read.
+    pub fn fill_stdin(&self, unread: &[u8]) -> Result<(), Error> {
+        match &self.stdin {
+            Some((_, pipe)) if !unread.is_empty() => Ok(unread::fill(pipe, unread)?),
+            _ => Ok(()),
+        }
+    }
+
     /// Starts copying; call it once the process has its ends.
     pub fn connect(self) -> Result<Streams, Error> {
         let mut streams = Streams { logger: self.logger, ..Streams::default() };

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use args::Action;
 pub use args::Args;
-use cryo::restore::held;
+use cryo::restore::{guard, held};
 use error::Error;
 
 /// Set by CRIU for the scripts it runs; ours is this binary.
@@ -56,21 +56,25 @@ pub fn run() -> ExitCode {
 
 /// What we print goes into CRIU's log, so an error has the form of CRIU's own.
 fn run_by_criu(action: &str) -> ExitCode {
-    let result = match std::env::var_os(held::SOCKET_VARIABLE) {
-        Some(socket) => held::stand_still(action, socket.as_ref()).map_err(Error::io("hold the restore")),
-        None => {
-            let folder = std::env::var_os(CRIU_IMAGE).unwrap_or_default();
-            cryo::checkpoint::seal_from_criu(action, folder.as_ref())
-                .map_err(Error::io("seal the checkpoint"))
-        }
-    };
-    match result {
+    match act_for_criu(action) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("Error (cryo): {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn act_for_criu(action: &str) -> Result<(), Error> {
+    let Some(bundle) = std::env::var_os(guard::BUNDLE_VARIABLE) else {
+        let folder = std::env::var_os(CRIU_IMAGE).unwrap_or_default();
+        return cryo::checkpoint::seal_from_criu(action, folder.as_ref())
+            .map_err(Error::io("seal the checkpoint"));
+    };
+    if let Some(socket) = std::env::var_os(held::SOCKET_VARIABLE) {
+        held::stand_still(action, socket.as_ref()).map_err(Error::io("hold the restore"))?;
+    }
+    guard::limit_mounts(action, bundle.as_ref()).map_err(Error::io("guard the container's mounts"))
 }
 
 fn dispatch(name: &str, args: &Args) -> Result<(), Error> {

@@ -40,7 +40,7 @@ fn code(error: &Error) -> Code {
         Error::Finished | Error::NoExec(_) | Error::Gone => Code::NOT_FOUND,
         Error::ExecExists(_) => Code::ALREADY_EXISTS,
         Error::NotAllowed(NotAllowed::Elsewhere { .. }) => Code::PERMISSION_DENIED,
-        Error::NotAllowed(NotAllowed::Unreadable { .. }) => Code::FAILED_PRECONDITION,
+        Error::NotAllowed(NotAllowed::Unreadable { .. } | NotAllowed::Open(_)) => Code::FAILED_PRECONDITION,
         Error::NotAllowed(NotAllowed::Missing { .. }) => Code::NOT_FOUND,
         Error::Invalid(_) | Error::NotAllowed(NotAllowed::Relative(_)) => Code::INVALID_ARGUMENT,
         Error::Signal { source, .. } if source.kind() == ErrorKind::InvalidInput => Code::INVALID_ARGUMENT,

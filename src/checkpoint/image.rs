@@ -16,11 +16,16 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use super::manifest::{self, Manifest, Network};
 use crate::criu::{images, timers};
 use crate::runtime::Flavour;
+use crate::stdio::unread_stdin;
 
 /// Where a dump goes while the place it is meant for holds an older image.
 const STAGING_PREFIX: &str = ".cryo-";
-/// Written by runc and crun beside CRIU's files.
+/// Written by runc and crun beside CRIU's files: what the first process had as its streams.
 const DESCRIPTORS_FILE: &str = "descriptors.json";
+/// No file but memory is nearly as big.
+const DIGESTED_BYTES: u64 = images::MOST_BYTES;
+/// What it had been sent and not read yet.
+const UNREAD_FILE: &str = "cryo-stdin";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -28,7 +33,7 @@ pub enum Error {
     Path(PathBuf),
     #[error("cannot use checkpoint folder {}: {source}", path.display())]
     Folder { path: PathBuf, source: io::Error },
-    #[error("{} isn't a checkpoint: {problem}", path.display())]
+    #[error("{} holds no checkpoint: {problem}", path.display())]
     Foreign { path: PathBuf, problem: String },
     #[error("the checkpoint in {} was never completed: take it again", .0.display())]
     Unsealed(PathBuf),
@@ -162,22 +167,52 @@ fn lock(folder: &OwnedFd, path: &Path, how: FlockOperation) -> Result<(), Error>
 /// Completes an image: lists its files and seals the list.
 pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<()> {
     let mut manifest = Manifest::read(folder)?;
-    forget_network(folder, &manifest)?;
-    if !manifest.sealed {
-        timers::wind_up(folder)?;
-    }
-    manifest.files.clear();
-    for name in names(folder)? {
-        if !name.starts_with(manifest::FILE_NAME) {
-            let path = folder.join(&name);
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-            manifest.files.insert(name, fs::symlink_metadata(path)?.len());
-        }
-    }
     let seals = !manifest.sealed;
-    manifest.sealed = true;
+    if seals {
+        forget_network(folder, &manifest)?;
+        timers::wind_up(folder)?;
+        list_files(folder, &mut manifest)?;
+        manifest.sealed = true;
+    }
     update(&mut manifest);
     manifest.write(folder, seals)
+}
+
+fn list_files(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
+    for name in names(folder)? {
+        if name.starts_with(manifest::FILE_NAME) {
+            continue;
+        }
+        let path = folder.join(&name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let size = fs::symlink_metadata(&path)?.len();
+        if is_digested(&name, size) {
+            manifest.digests.insert(name.clone(), manifest::digest(&fs::read(path)?));
+        }
+        manifest.files.insert(name, size);
+    }
+    Ok(())
+}
+
+/// The container stands still meanwhile: memory is only measured.
+fn is_digested(name: &str, size: u64) -> bool {
+    size <= DIGESTED_BYTES && !name.starts_with("pages-")
+}
+
+/// Keeps what process `pid` has been sent and not read, while it stands still.
+pub fn keep_unread(folder: &Path, pid: u32) -> io::Result<()> {
+    let stdio = Manifest::read(folder)?.stdio;
+    // The client gives it a pipe; what others have put in its place is CRIU's business.
+    let Some(stdin) = stdio.pipes.first().filter(|_| stdio.stdin != "null") else { return Ok(()) };
+    let unread = unread_stdin(pid, stdin)?;
+    let path = folder.join(UNREAD_FILE);
+    if !unread.is_empty() {
+        return fs::write(path, unread);
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 pub fn is_sealed(folder: &Path) -> bool {
@@ -236,6 +271,18 @@ impl Image {
         self.check_entries()
     }
 
+    /// What the first process was sent before the checkpoint and hadn't read; nothing if
+    /// its stdin isn't the one that the client gave it.
+    pub fn unread(&self) -> Vec<u8> {
+        let given = self.manifest.as_ref().and_then(|manifest| manifest.stdio.pipes.first());
+        let descriptors = fs::read(self.place().join(DESCRIPTORS_FILE)).unwrap_or_default();
+        let descriptors: Vec<String> = serde_json::from_slice(&descriptors).unwrap_or_default();
+        if given.is_none() || given != descriptors.first() {
+            return Vec::new();
+        }
+        fs::read(self.place().join(UNREAD_FILE)).unwrap_or_default()
+    }
+
     /// A path to the folder that was opened.
     pub fn place(&self) -> PathBuf {
         use std::os::fd::AsRawFd;
@@ -265,6 +312,12 @@ impl Image {
                 Err(_) => return Err(damaged(format!("{name} is missing"))),
             }
         }
+        for (name, digest) in manifest.digests.iter().filter(|(name, _)| manifest.files.contains_key(*name)) {
+            let bytes = images::read_small(&self.place().join(name));
+            if !bytes.is_ok_and(|bytes| manifest::digest(&bytes) == *digest) {
+                return Err(damaged(format!("{name} isn't what it was when the checkpoint was taken")));
+            }
+        }
         Ok(Some(manifest))
     }
 }
@@ -284,6 +337,7 @@ fn check_entries(folder: &Path, path: &Path) -> Result<(), Error> {
             kind if kind.is_symlink() => "a link",
             kind if !kind.is_file() => "no plain file",
             _ if metadata.uid() != owner => "somebody else's file",
+            _ if metadata.mode() & 0o022 != 0 => "a file that others may change",
             _ => continue,
         };
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -361,7 +415,7 @@ fn remove_files(folder: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
 
 /// A file of an image; whatever else lies in the folder is the client's.
 fn is_image_file(name: &str) -> bool {
-    images::is_image_file(name) || name == DESCRIPTORS_FILE
+    images::is_image_file(name) || name == DESCRIPTORS_FILE || name == UNREAD_FILE
 }
 
 #[cfg(test)]

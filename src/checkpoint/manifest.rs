@@ -47,6 +47,9 @@ pub struct Manifest {
     pub spec_digest: String,
     /// Every file of the image but this one, with its size.
     pub files: BTreeMap<String, u64>,
+    /// SHA-256 of those that aren't memory.
+    #[serde(default)]
+    pub digests: BTreeMap<String, String>,
     /// Milliseconds from the request to the finished image.
     pub took: u64,
 }
@@ -129,6 +132,7 @@ impl Manifest {
             mounts,
             spec_digest: digest(&config),
             files: BTreeMap::new(),
+            digests: BTreeMap::new(),
             took: 0,
         })
     }
@@ -208,7 +212,7 @@ fn pipes(pid: u32) -> Vec<String> {
     (0..3).map(|fd| target(fd).to_string_lossy().into_owned()).collect()
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(super) fn digest(bytes: &[u8]) -> String {
     use sha2::Digest;
     use std::fmt::Write;
     let mut text = String::from("sha256:");

@@ -17,7 +17,7 @@ const IDS: u32 = 0x5443_2030;
 const NETNS: u32 = 0x5593_3752;
 
 /// What we read of an image is small, whatever somebody else has put there.
-const MOST_BYTES: u64 = 4 << 20;
+pub const MOST_BYTES: u64 = 4 << 20;
 
 /// What CRIU's files are called, before a number and `.img`.
 const KINDS: &str = "apparmor autofs binfmt-misc bpfmap-data bpfmap-file cgroup core cpuinfo creds eventfd \
@@ -59,7 +59,10 @@ pub struct NetworkImage {
 
 /// Whether the folder holds what CRIU calls an image; says what is wrong if not.
 pub fn check_inventory(folder: &Path) -> io::Result<()> {
-    let bytes = read_small(&folder.join(INVENTORY_FILE))?;
+    let bytes = read_small(&folder.join(INVENTORY_FILE)).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => bad("it has no inventory.img"),
+        _ => error,
+    })?;
     // The one file without the common number before its own.
     if bytes.starts_with(&INVENTORY.to_le_bytes()) {
         return Ok(());

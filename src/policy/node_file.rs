@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -23,6 +24,8 @@ pub enum NotAllowed {
     Unreadable { path: PathBuf, problem: String },
     #[error("annotation {RESTORE_FROM}={}: no such folder: {problem}", path.display())]
     Missing { path: PathBuf, problem: io::Error },
+    #[error("annotation {RESTORE_FROM}={}: others than its owner can look into it or change it: chmod 700 it", .0.display())]
+    Open(PathBuf),
     #[error("annotation {RESTORE_FROM}={}: give an absolute path", .0.display())]
     Relative(PathBuf),
     #[error(
@@ -59,13 +62,19 @@ impl NodeFile {
         let real = fs::canonicalize(named).map_err(missing)?;
         let is_below =
             |folder: &PathBuf| fs::canonicalize(folder).is_ok_and(|folder| real.starts_with(folder));
-        if allowed.iter().any(is_below) { Ok(real) } else { Err(elsewhere()) }
+        if !allowed.iter().any(is_below) {
+            return Err(elsewhere());
+        }
+        // The memory of a container is in it.
+        let mode = fs::metadata(&real).map_err(missing)?.mode();
+        if mode & 0o066 == 0 { Ok(real) } else { Err(NotAllowed::Open(named.to_owned())) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn source(text: Option<&str>, named: &Path) -> Result<PathBuf, NotAllowed> {
         let folder = tempfile::tempdir().unwrap();
@@ -90,6 +99,9 @@ mod tests {
         let text = format!("restore_from = [{:?}]", allowed.path());
         let image = allowed.path().join("image");
         fs::create_dir(&image).unwrap();
+        fs::set_permissions(&image, fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(matches!(source(Some(&text), &image), Err(NotAllowed::Open(_))));
+        fs::set_permissions(&image, fs::Permissions::from_mode(0o700)).unwrap();
         assert_eq!(source(Some(&text), &image).unwrap(), fs::canonicalize(&image).unwrap());
         let link = allowed.path().join("link");
         std::os::unix::fs::symlink("/etc", &link).unwrap();

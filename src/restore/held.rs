@@ -20,13 +20,12 @@ use tokio::time::timeout;
 use super::{Attempt, Error, How, Prepared, Restored, hooks};
 use crate::bundle::Socket;
 use crate::container::{Subject, remove_unfinished};
+use crate::criu;
 use crate::runtime::{Abort, Flavour};
 use crate::sys;
 
 /// Set for the runtime, and handed on by it and by CRIU to our binary.
 pub const SOCKET_VARIABLE: &str = "CRYO_HOLD_SOCKET";
-/// Set by CRIU.
-const PID_VARIABLE: &str = "CRTOOLS_INIT_PID";
 const MOMENT: &str = "setup-namespaces";
 const SOCKET: &str = "hold.sock";
 /// From the start of the restore until the namespaces are there.
@@ -127,8 +126,7 @@ pub fn stand_still(action: &str, socket: &Path) -> io::Result<()> {
     if action != MOMENT {
         return Ok(());
     }
-    let pid = std::env::var(PID_VARIABLE).ok().and_then(|pid| pid.parse::<u32>().ok());
-    let pid = pid.ok_or_else(|| io::Error::other("CRIU names no process"))?;
+    let pid = criu::first_process()?;
     let network = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
     move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
     sys::loopback_up()?;

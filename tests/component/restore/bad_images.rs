@@ -66,12 +66,12 @@ const PLACES: [Case; 8] = [
         Code::INTERNAL,
         &["/tmp/test/link"],
     ),
-    ("empty", |w, _| w.folder("empty"), Code::FAILED_PRECONDITION, &["isn't a checkpoint"]),
+    ("empty", |w, _| w.folder("empty"), Code::FAILED_PRECONDITION, &["holds no checkpoint"]),
     (
         "of_something_else",
         |w, _| write(&w.folder("other"), "inventory.img", b"text"),
         Code::FAILED_PRECONDITION,
-        &["isn't a checkpoint"],
+        &["holds no checkpoint"],
     ),
     (
         "with_an_empty_inventory",
@@ -80,7 +80,7 @@ const PLACES: [Case; 8] = [
             write(i, "inventory.img", b"")
         },
         Code::FAILED_PRECONDITION,
-        &["isn't a checkpoint"],
+        &["holds no checkpoint"],
     ),
 ];
 

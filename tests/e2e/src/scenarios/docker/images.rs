@@ -108,7 +108,7 @@ fn damaged_memory_is_refused(docker: &Docker<'_>) -> Outcome {
 }
 
 fn an_empty_checkpoint_is_refused(docker: &Docker<'_>) -> Outcome {
-    spoiled(docker, &["isn't a checkpoint"], |folder| {
+    spoiled(docker, &["holds no checkpoint"], |folder| {
         fs::remove_dir_all(folder)?;
         Ok(fs::create_dir(folder)?)
     })
