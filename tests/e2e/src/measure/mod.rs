@@ -3,6 +3,7 @@
 
 mod book;
 mod by_hand;
+mod clock;
 mod dumps;
 mod flow;
 mod idle;
