@@ -11,6 +11,7 @@ help: ## list these targets
 	@echo
 	@echo "  HOST=stable|next|local   which test host (default: stable and next; for demo: next)"
 	@echo "  QUICK=1                  a shorter benchmark, without 1 GiB"
+	@echo "  BENCH=containerd|docker  only that part of the benchmark"
 	@echo "  SHIM=cryo|stock|dropin   which shim is tested end to end: ours, the stock one, ours in its place"
 	@echo "  TESTS=words              of the end-to-end tests only those with these words in their names"
 	@echo "  PREFIX=$(PREFIX)       where install puts the binaries"

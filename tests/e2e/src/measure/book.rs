@@ -31,6 +31,8 @@ pub(super) enum Column {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Measured {
     pub(super) values: Vec<f64>,
+    /// What failed and succeeded when tried again; not among the values.
+    pub(super) failed_tries: usize,
     pub(super) failure: Option<String>,
 }
 
@@ -52,6 +54,10 @@ impl Book {
 
     pub(super) fn note_failure(&mut self, line: &Line, column: Column, text: &str) {
         self.entry(line).columns[column as usize].failure.get_or_insert_with(|| text.to_owned());
+    }
+
+    pub(super) fn note_failed_try(&mut self, line: &Line, column: Column) {
+        self.entry(line).columns[column as usize].failed_tries += 1;
     }
 
     fn entry(&mut self, line: &Line) -> &mut Entry {
@@ -89,7 +95,13 @@ impl Measured {
     }
 
     fn to_json(&self) -> Value {
-        json!({ "median": self.median(), "spread": self.spread(), "values": self.values, "failure": self.failure })
+        json!({
+            "median": self.median(),
+            "spread": self.spread(),
+            "values": self.values,
+            "failed_tries": self.failed_tries,
+            "failure": self.failure,
+        })
     }
 }
 

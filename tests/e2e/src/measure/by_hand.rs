@@ -1,22 +1,13 @@
-//! The same container without containerd and shim: the runtime's own command line,
-//! timed from where it is called to where it returns.
+//! The same container without containerd and shim: the runtime's own command line.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use super::clock;
 use super::place::{Place, Side};
 use crate::harness::*;
-
-/// A shell's clock, because entering the slot isn't part of what is timed.
-const TIMED: &str = r#"
-    times=$1; shift
-    begun=$EPOCHREALTIME
-    "$@"
-    code=$? ended=$EPOCHREALTIME
-    echo "$code $begun $ended" >"$times"
-"#;
 
 pub(super) struct ByHand<'p> {
     place: &'p Place,
@@ -128,15 +119,12 @@ impl<'p> ByHand<'p> {
 
     fn call(&self, args: &[&str], [stdin, stdout, stderr]: [Stdio; 3]) -> Outcome<f64> {
         let (times, log) = (self.bundle.join("times"), self.bundle.join("log"));
-        let mut command = self.place.bench.slot.command("bash");
-        command.args(["-c", TIMED, "bash"]).arg(&times);
+        let mut command = clock::command(&self.place.bench.slot, &times);
         command.arg(self.runtime.binary()).arg("--log").arg(&log).args(args);
         command.stdin(stdin).stdout(stdout).stderr(stderr).status()?;
-        let text = fs::read_to_string(&times)?;
-        let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        match figures[..] {
-            [0.0, begun, ended] => Ok((ended - begun) * 1000.0),
-            _ => {
+        match clock::read(&times)? {
+            Some(took) => Ok(took),
+            None => {
                 let log = fs::read_to_string(&log).unwrap_or_default();
                 let last = log.lines().last().unwrap_or_default();
                 Err(Failure::new(format!("{} {} fails: {last}", self.runtime.binary(), args.join(" "))))

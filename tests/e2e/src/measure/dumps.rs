@@ -60,16 +60,11 @@ pub(super) fn measure(place: &Place, book: &mut Book, extent: &Extent, runtime: 
 
 impl Case {
     fn name(&self) -> String {
-        let size = match self.mib {
-            0 => "tiny".into(),
-            mib if mib % 1024 == 0 => format!("{} GiB", mib / 1024),
-            mib => format!("{mib} MiB"),
-        };
         let route = match self.route {
             Route::Folder => "folder",
             Route::Content => "content store",
         };
-        format!("{size}, {route}")
+        format!("{}, {route}", size(self.mib))
     }
 
     fn line(&self, what: &str) -> Line {
@@ -231,8 +226,17 @@ impl Image {
     }
 }
 
+/// A container's, by its heap.
+pub(super) fn size(mib: usize) -> String {
+    match mib {
+        0 => "tiny".into(),
+        mib if mib % 1024 == 0 => format!("{} GiB", mib / 1024),
+        mib => format!("{mib} MiB"),
+    }
+}
+
 /// The guest's longest pause since it was asked last, in milliseconds.
-fn longest_pause(stdout: &Output, ask: impl Fn() -> Outcome) -> Outcome<f64> {
+pub(super) fn longest_pause(stdout: &Output, ask: impl Fn() -> Outcome) -> Outcome<f64> {
     let before = stdout.lines().len();
     ask()?;
     let answer = eventually("the guest answers", || stdout.lines().get(before).cloned())?;

@@ -1,8 +1,10 @@
 //! Our shim and the stock one, side by side: in turns, in one containerd, on one
-//! machine, and beside both what the runtime takes alone.
+//! machine, and beside both what the runtime takes alone. Then the same through Docker.
 
 mod book;
 mod by_hand;
+mod clock;
+mod docker;
 mod dumps;
 mod flow;
 mod idle;
@@ -27,6 +29,8 @@ struct Extent {
     dumps: Vec<Dumps>,
     flow_gib: usize,
     flow_rounds: usize,
+    /// Through Docker: MiB of heap, and rounds.
+    docker: Vec<(usize, usize)>,
 }
 
 struct Dumps {
@@ -51,6 +55,7 @@ impl Extent {
                 ],
                 flow_gib: 1,
                 flow_rounds: 3,
+                docker: vec![(0, 3), (256, 2)],
             };
         }
         Extent {
@@ -67,20 +72,37 @@ impl Extent {
             ],
             flow_gib: 4,
             flow_rounds: 5,
+            docker: vec![(0, 9), (256, 5), (1024, 3)],
         }
     }
 }
 
+/// What is measured with daemons of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Containerd,
+    Docker,
+}
+
+/// What of every call is the client's and the daemon's own, in milliseconds.
+#[derive(Debug, Default)]
+struct EmptyCalls {
+    containerd: Option<f64>,
+    docker: Option<f64>,
+}
+
 pub(crate) fn main(args: &[String]) -> ExitCode {
-    let quick = match args {
-        [] => false,
-        [only] if only == "--quick" => true,
+    let quick = args.first().is_some_and(|first| first == "--quick");
+    let parts = match args[usize::from(quick)..].iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => vec![Part::Containerd, Part::Docker],
+        ["containerd"] => vec![Part::Containerd],
+        ["docker"] => vec![Part::Docker],
         _ => {
-            eprintln!("usage: cryo-e2e bench [--quick]");
+            eprintln!("usage: cryo-e2e bench [--quick] [containerd|docker]");
             return ExitCode::from(64);
         }
     };
-    match measure(quick) {
+    match measure(quick, &parts) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("This bench has failed: {failure}");
@@ -89,22 +111,50 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
     }
 }
 
-fn measure(quick: bool) -> Outcome {
+fn measure(quick: bool, parts: &[Part]) -> Outcome {
     let begun = Instant::now();
     read_settings(&mut vec!["--shim".into(), "cryo".into()])?;
     let extent = Extent::new(quick);
-    let place = Place::set_up().inspect_err(|_| slot::tear_down())?;
     let mut book = Book::default();
-    let measured = measure_at(&place, &mut book, &extent);
-    let empty_call = empty_call(&place);
-    place.close();
+    let mut empty_calls = EmptyCalls::default();
+    Place::prepare()?;
+    let mut numbered = parts.iter().enumerate();
+    let measured =
+        numbered.try_for_each(|(number, part)| part.measure(number, &mut book, &mut empty_calls, &extent));
+    Place::clean_up();
     // What came before a failure isn't lost.
-    let reported = report::report(&book, &extent, empty_call?, begun.elapsed());
+    let reported = report::report(&book, &extent, &empty_calls, begun.elapsed());
     measured.and(reported)
 }
 
-fn measure_at(place: &Place, book: &mut Book, extent: &Extent) -> Outcome {
-    let say = |what: &str| eprintln!("bench: {what}");
+impl Part {
+    fn measure(
+        self,
+        number: usize,
+        book: &mut Book,
+        empty_calls: &mut EmptyCalls,
+        extent: &Extent,
+    ) -> Outcome {
+        if self == Part::Docker && settings().docker.is_none() {
+            eprintln!("bench: there is no Docker here");
+            return Ok(());
+        }
+        let daemons = match self {
+            Part::Containerd => slot::Daemons::Containerd,
+            Part::Docker => slot::Daemons::Docker,
+        };
+        let place = Place::set_up(daemons, number)?;
+        let measured = match self {
+            Part::Containerd => with_containerd(&place, book, empty_calls, extent),
+            Part::Docker => with_docker(&place, book, empty_calls, extent),
+        };
+        place.close();
+        measured
+    }
+}
+
+fn with_containerd(place: &Place, book: &mut Book, empty_calls: &mut EmptyCalls, extent: &Extent) -> Outcome {
+    empty_calls.containerd = Some(empty_call(place)?);
     say("idle shims");
     idle::measure(place, book, extent).during(|| "idle".into())?;
     say("stdout");
@@ -119,7 +169,19 @@ fn measure_at(place: &Place, book: &mut Book, extent: &Extent) -> Outcome {
     Ok(())
 }
 
-/// What of every call is the client's and containerd's own.
+fn with_docker(place: &Place, book: &mut Book, empty_calls: &mut EmptyCalls, extent: &Extent) -> Outcome {
+    empty_calls.docker = Some(docker::empty_call(place)?);
+    say("Docker's starts and execs");
+    docker::starts(place, book, extent).during(|| "starting with Docker".into())?;
+    say("Docker's checkpoints and restores");
+    docker::dumps(place, book, extent).during(|| "checkpoints with Docker".into())?;
+    Ok(())
+}
+
+fn say(what: &str) {
+    eprintln!("bench: {what}");
+}
+
 fn empty_call(place: &Place) -> Outcome<f64> {
     const CALLS: u32 = 200;
     let api = place.bench.api();

@@ -1,8 +1,9 @@
-//! Where measurements are made: one containerd with both shims, and its data on a disk,
-//! as it is on a real machine.
+//! Where measurements are made: one containerd with both shims, alone or with a dockerd,
+//! and their data on a disk, as it is on a real machine.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -40,19 +41,32 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn set_up() -> Outcome<Place> {
-        slot::set_up()?;
+    /// What all places share.
+    pub(super) fn prepare() -> Outcome {
+        slot::set_up().inspect_err(|_| slot::tear_down())
+    }
+
+    pub(super) fn clean_up() {
+        slot::tear_down();
+        // In a test host the cgroup goes with the host.
+        let _ = cgroup::put(std::process::id(), "/");
+        let _ = fs::remove_dir(cgroup::folder("pids", CGROUP));
+    }
+
+    /// Slots are numbered as they are made; this one finds its folders made.
+    pub(super) fn set_up(daemons: slot::Daemons, number: usize) -> Outcome<Place> {
         // What an interrupted run left; there may be none.
         let _ = fs::remove_dir_all(DISK);
-        for name in ["root", "work"] {
-            // The first slot has this number, and finds its folders made.
-            let (disk, seen) = (Path::new(DISK).join(name), Path::new(slot::BASE).join("0").join(name));
+        for name in ["root", "work", "docker"] {
+            let (disk, seen) =
+                (Path::new(DISK).join(name), Path::new(slot::BASE).join(number.to_string()).join(name));
             fs::create_dir_all(&disk)?;
             fs::create_dir_all(&seen)?;
             let mounted = Command::new("mount").arg("--bind").arg(&disk).arg(&seen).status()?;
             ensure!(mounted.success(), "{} can't be mounted at {}", disk.display(), seen.display());
         }
-        let slot = slot::borrow(slot::Daemons::Containerd)?;
+        let slot = slot::borrow(daemons)?;
+        ensure_eq!(slot.number, number, "the slot's number");
         cgroup::put(std::process::id(), CGROUP)?;
         let bench = Bench::new(slot, Combination { runtime: Runtime::Runc, stream: Stream::Fifo }, 0);
         Ok(Place { bench })
@@ -61,11 +75,22 @@ impl Place {
     pub(super) fn close(self) {
         let Bench { slot, .. } = self.bench;
         slot.destroy();
-        slot::tear_down();
-        // In a test host all of this goes with the host.
+        // Emptied again before the next place is made, and in a test host gone with the host.
         let _ = fs::remove_dir_all(DISK);
-        let _ = cgroup::put(std::process::id(), "/");
-        let _ = fs::remove_dir(cgroup::folder("pids", CGROUP));
+    }
+
+    /// Docker knows one name for both shims: what the link of this name leads to is
+    /// exchanged. containerd remembers where it has found a name, so the link stays there.
+    pub(super) fn put_in_place(&self, side: Side) -> Outcome<PathBuf> {
+        let script = "PATH=${PATH#*/in-place:}; command -v containerd-shim-runc-v2";
+        let shim = match side {
+            Side::Stock => self.bench.shell(script, &[])?.trim().to_owned(),
+            Side::Ours => format!("{}/bin/{}", slot::BASE, settings().shim.binary_name()),
+        };
+        let folder = Path::new(slot::BASE).join("in-place");
+        symlink(&shim, folder.join("next"))?;
+        fs::rename(folder.join("next"), folder.join("containerd-shim-runc-v2"))?;
+        Ok(shim.into())
     }
 
     pub(super) fn guest(&self, side: Side, runtime: Runtime, args: &[&str]) -> Blueprint<'_> {
@@ -95,16 +120,25 @@ impl Place {
             }
         }
         self.bench.tidy()?;
+        let slot = &self.bench.slot;
+        let daemons = [slot.daemon().pid(), slot.dockerd().and_then(|dockerd| dockerd.pid())];
         eventually("all shims have gone", || {
-            let left = cgroup::processes(&self.bench.slot.daemon_cgroup());
-            left.iter().all(|pid| Some(*pid) == self.bench.slot.daemon().pid()).then_some(())
+            let left = cgroup::processes(&slot.daemon_cgroup());
+            left.iter().all(|pid| daemons.contains(&Some(*pid))).then_some(())
         })?;
         // Else each restore would have twice as much to do as the one before.
-        let slot = &self.bench.slot;
         for below in [CGROUP, &slot.daemon_cgroup(), &slot.containers_cgroup()] {
             cgroup::clean_hidden_hierarchy(below);
         }
         Ok(())
+    }
+
+    /// containerd keeps what Docker's checkpoints left until something else makes it look:
+    /// the disk is to be as free for the next one as it was for this.
+    pub(super) fn collect_garbage(&self) -> Outcome {
+        let api = self.bench.api();
+        api.with_lease("garbage")?;
+        Ok(api.delete_leases()?)
     }
 
     /// Gets what was written onto the disk, so that it isn't in the way of the next one.

@@ -8,17 +8,20 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::book::{Book, Entry};
-use super::{Extent, dumps::Route, table};
+use super::{EmptyCalls, Extent, dumps, dumps::Route, table};
 use crate::harness::*;
-use crate::versions::versions;
+use crate::versions::{version, versions};
 
-pub(super) fn report(book: &Book, extent: &Extent, empty_call_ms: f64, took: Duration) -> Outcome {
-    let versions = versions()?;
+pub(super) fn report(book: &Book, extent: &Extent, empty_calls: &EmptyCalls, took: Duration) -> Outcome {
+    let mut versions = versions()?.to_vec();
+    if empty_calls.docker.is_some() {
+        versions.push(("Docker", version("dockerd")?));
+    }
     let machine = machine();
     let names: Vec<String> = versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     println!("\n{} on {machine}", names.join(", "));
     table::print(book);
-    let notes = notes(extent, empty_call_ms);
+    let notes = notes(extent, empty_calls);
     notes.iter().for_each(|note| println!("- {note}"));
     let reached = book.entries.iter().filter(|entry| entry.reached() == Some(true)).count();
     let missed: Vec<&Entry> = book.entries.iter().filter(|entry| entry.reached() == Some(false)).collect();
@@ -29,7 +32,8 @@ pub(super) fn report(book: &Book, extent: &Extent, empty_call_ms: f64, took: Dur
         "versions": versions.iter().map(|(name, version)| ((*name).to_owned(), json!(version))).collect::<serde_json::Map<_, Value>>(),
         "unix_time": SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         "seconds": took.as_secs(),
-        "empty_call_ms": empty_call_ms,
+        "empty_call_ms": empty_calls.containerd,
+        "empty_docker_call_ms": empty_calls.docker,
         "notes": notes,
         "figures": book.to_json(),
     });
@@ -46,7 +50,33 @@ pub(super) fn report(book: &Book, extent: &Extent, empty_call_ms: f64, took: Dur
     Ok(())
 }
 
-fn notes(extent: &Extent, empty_call_ms: f64) -> Vec<String> {
+fn notes(extent: &Extent, empty_calls: &EmptyCalls) -> Vec<String> {
+    let mut notes = vec![
+        "median (smallest–biggest); stock and cryo in turns, who is first alternates; a first round isn't counted, \
+         except with heaps"
+            .into(),
+    ];
+    if let Some(empty_call) = empty_calls.containerd {
+        notes.extend(notes_on_containerd(extent, empty_call));
+    }
+    if let Some(empty_call) = empty_calls.docker {
+        notes.extend(notes_on_docker(extent, empty_call));
+    }
+    notes.extend([
+        "alone is the runtime's own command line with --file-locks, which cryo always gives too: create + start, run, \
+         exec, checkpoint, restore --detach. The stock shim doesn't give it"
+            .into(),
+        "alone, CRIU waits for the freezer of cgroup v1 in steps of 100 ms (cryo freezes before), and crun dumps the \
+         network namespace (cryo leaves it out)"
+            .into(),
+        "images and the daemons' stores are on disk, synced before each checkpoint, not after; restores find them \
+         cached"
+            .into(),
+    ]);
+    notes
+}
+
+fn notes_on_containerd(extent: &Extent, empty_call_ms: f64) -> Vec<String> {
     let rounds: Vec<String> = extent
         .dumps
         .iter()
@@ -56,9 +86,6 @@ fn notes(extent: &Extent, empty_call_ms: f64) -> Vec<String> {
         })
         .collect();
     vec![
-        "median (smallest–biggest); stock and cryo in turns, who is first alternates; a first round isn't counted, \
-         except with heaps"
-            .into(),
         format!(
             "rounds: starts and execs {}, stdout {}, shims {} each; checkpoints and restores: {}",
             extent.starts,
@@ -70,13 +97,23 @@ fn notes(extent: &Extent, empty_call_ms: f64) -> Vec<String> {
         format!("an empty call to containerd takes this client {empty_call_ms:.2} ms; it is part of every call"),
         "stock is io.containerd.runc.v2 and cryo io.containerd.runc.cryo.v2, in one containerd, called by its API"
             .into(),
-        "alone is the runtime's own command line with --file-locks, which cryo always gives too: create + start, run, \
-         exec, checkpoint, restore --detach. The stock shim doesn't give it"
+    ]
+}
+
+fn notes_on_docker(extent: &Extent, empty_call_ms: f64) -> Vec<String> {
+    let rounds: Vec<String> =
+        extent.docker.iter().map(|(mib, rounds)| format!("{} {rounds}", dumps::size(*mib))).collect();
+    vec![
+        format!("Docker's rounds: starts and execs {}, checkpoints: {}", extent.starts, rounds.join(", ")),
+        format!(
+            "Docker is called by its client, from the beginning of that process to its end; an empty call takes \
+             {empty_call_ms:.0} ms and is part of every one"
+        ),
+        "with Docker, stock and cryo are both io.containerd.runc.v2: one dockerd, and what has that name exchanged; \
+         alone is a container without Docker's network and seccomp"
             .into(),
-        "alone, CRIU waits for the freezer of cgroup v1 in steps of 100 ms (cryo freezes before), and crun dumps the \
-         network namespace (cryo leaves it out)"
-            .into(),
-        "images and containerd's store are on disk, synced before each checkpoint, not after; restores find them cached"
+        "a restore by Docker that fails because something already exists is tried again at once, and the failed try \
+         isn't part of the time; how many were needed is said above"
             .into(),
     ]
 }

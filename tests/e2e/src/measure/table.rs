@@ -1,6 +1,6 @@
 //! The book as people read it.
 
-use super::book::{Book, Column, Entry, Measured};
+use super::book::{Book, Column, Entry, Line, Measured};
 
 const HEADS: [&str; 6] = ["stock", "cryo", "alone", "cryo/stock", "cryo/alone", "reach"];
 
@@ -26,6 +26,18 @@ pub(super) fn print(book: &Book) {
     println!();
     for (number, failure) in failures.iter().enumerate() {
         println!("[{}] {failure}", number + 1);
+    }
+    book.entries.iter().for_each(print_tries);
+}
+
+fn print_tries(entry: &Entry) {
+    for (head, column) in HEADS.into_iter().zip([Column::Stock, Column::Ours, Column::Alone]) {
+        let Measured { values, failed_tries, .. } = entry.of(column);
+        if *failed_tries > 0 {
+            let (tries, successes) = (values.len() + failed_tries, values.len());
+            let Line { section, what, .. } = &entry.line;
+            println!("- {head} needed {tries} tries for {successes} successes: {section}: {what}");
+        }
     }
 }
 
