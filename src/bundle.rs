@@ -39,6 +39,7 @@ pub const SHIM_BINARY_PATH: &str = "shim-binary-path";
 pub struct Spec {
     #[serde(rename = "ociVersion")]
     pub oci_version: String,
+    pub hostname: String,
     pub annotations: HashMap<String, String>,
     pub process: SpecProcess,
     pub linux: SpecLinux,

@@ -8,6 +8,7 @@
 pub mod image;
 pub mod manifest;
 pub mod preflight;
+pub mod seal;
 mod transit;
 
 use std::fs;
@@ -158,7 +159,7 @@ impl Attempt<'_> {
 
     /// Whether it went too far to go back: the image was sealed and the container killed.
     async fn was_stopped(&self, folder: &Path) -> bool {
-        if !self.request.exit || !image::is_sealed(folder) {
+        if !self.request.exit || !seal::is_sealed(folder) {
             return false;
         }
         let process = &self.container.process;
@@ -178,7 +179,7 @@ impl Attempt<'_> {
             // CRIU freezes too, but polls for it in steps of a tenth of a second.
             self.freeze().await?;
         }
-        if let Err(error) = image::keep_unread(folder, self.container.process.pid()) {
+        if let Err(error) = seal::keep_unread(folder, self.container.process.pid()) {
             tracing::warn!(%error, "what the container hasn't read of its input isn't in the checkpoint");
         }
         let call = CriuCall {
@@ -188,6 +189,7 @@ impl Attempt<'_> {
             options: &self.options,
             config: Some(&config),
             hold: None,
+            hostname: None,
             deadline: self.request.deadline.unwrap_or(DEFAULT_DEADLINE),
             abort: self.abort,
         };
@@ -214,13 +216,13 @@ impl Attempt<'_> {
         let took = millis(self.begun.elapsed());
         let image = folder.to_owned();
         let seal = move || {
-            image::seal(&image, |manifest| {
+            seal::seal(&image, |manifest| {
                 manifest.criu = criu;
                 manifest.took = took;
             })
         };
         match aside(seal).await {
-            Err(error) if image::is_sealed(folder) => {
+            Err(error) if seal::is_sealed(folder) => {
                 tracing::warn!(%error, "the checkpoint is complete, only its figures are missing");
                 Ok(())
             }
@@ -337,8 +339,8 @@ pub fn seal_from_criu(action: &str, folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     // Once more: it may have been sent something during the dump.
-    image::keep_unread(folder, criu::first_process()?)?;
-    image::seal(folder, |_| {})
+    seal::keep_unread(folder, criu::first_process()?)?;
+    seal::seal(folder, |_| {})
 }
 
 pub(crate) fn work_folder(subject: &Subject, operation: &str) -> Result<Folder, Error> {

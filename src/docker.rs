@@ -16,9 +16,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::bundle::{CONFIG, write_atomically};
+use crate::policy::DOCKER;
 
-/// Its namespace in containerd.
-pub(crate) const NAMESPACE: &str = "moby";
 /// Files of every container's that Docker binds into it from the folder it keeps for it.
 const BOUND: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 const HOST_CONFIG: &str = "hostconfig.json";
@@ -38,7 +37,7 @@ pub struct Stops(pub PathBuf);
 
 impl Stops {
     pub(crate) fn note(&self, namespace: &str, id: &str, bundle: &Path) {
-        if namespace != NAMESPACE || !has_restart_policy(id, bundle) {
+        if namespace != DOCKER || !has_restart_policy(id, bundle) {
             return;
         }
         self.forget_old();
@@ -51,7 +50,7 @@ impl Stops {
     /// Refuses a start that nobody asked for, once.
     pub(crate) fn check(&self, namespace: &str, id: &str, from_checkpoint: bool) -> Result<(), Restarted> {
         let note = self.0.join(id);
-        if namespace != NAMESPACE || !note.exists() {
+        if namespace != DOCKER || !note.exists() {
             return Ok(());
         }
         let is_recent = is_recent(&note);
@@ -128,23 +127,23 @@ mod tests {
     fn the_start_that_a_restart_policy_asks_for_is_refused_once() {
         for policy in ["always", "unless-stopped", "on-failure"] {
             let (_folder, bundle, stops) = machine(policy);
-            stops.note(NAMESPACE, ID, &bundle);
-            assert!(stops.check(NAMESPACE, ID, false).is_err());
-            assert!(stops.check(NAMESPACE, ID, false).is_ok());
+            stops.note(DOCKER, ID, &bundle);
+            assert!(stops.check(DOCKER, ID, false).is_err());
+            assert!(stops.check(DOCKER, ID, false).is_ok());
         }
     }
 
     #[test]
     fn a_restore_is_never_refused() {
         let (_folder, bundle, stops) = machine("always");
-        stops.note(NAMESPACE, ID, &bundle);
-        assert!(stops.check(NAMESPACE, ID, true).is_ok());
-        assert!(stops.check(NAMESPACE, ID, false).is_ok());
+        stops.note(DOCKER, ID, &bundle);
+        assert!(stops.check(DOCKER, ID, true).is_ok());
+        assert!(stops.check(DOCKER, ID, false).is_ok());
     }
 
     #[test]
     fn without_a_policy_a_start_is_somebodys_wish() {
-        for (policy, namespace) in [("no", NAMESPACE), ("", NAMESPACE), ("always", "k8s.io")] {
+        for (policy, namespace) in [("no", DOCKER), ("", DOCKER), ("always", "k8s.io")] {
             let (_folder, bundle, stops) = machine(policy);
             stops.note(namespace, ID, &bundle);
             assert!(stops.check(namespace, ID, false).is_ok(), "{policy} {namespace}");
@@ -154,11 +153,11 @@ mod tests {
     #[test]
     fn an_old_note_means_nothing_and_goes() {
         let (_folder, bundle, stops) = machine("always");
-        stops.note(NAMESPACE, "other", &bundle);
+        stops.note(DOCKER, "other", &bundle);
         fs::create_dir_all(&stops.0).unwrap();
         let note = fs::File::create(stops.0.join(ID)).unwrap();
         note.set_modified(std::time::SystemTime::now() - LONGEST_PAUSE * 2).unwrap();
-        assert!(stops.check(NAMESPACE, ID, false).is_ok());
+        assert!(stops.check(DOCKER, ID, false).is_ok());
         note.set_modified(std::time::SystemTime::now() - LONGEST_PAUSE * 2).unwrap();
         assert!(!stops.0.join(ID).exists());
     }

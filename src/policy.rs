@@ -6,7 +6,6 @@ mod node_file;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::docker;
 pub use node_file::{NodeFile, NotAllowed};
 
 /// Whether a checkpoint stops the container if the client didn't say.
@@ -31,10 +30,13 @@ pub struct Error {
 
 pub type Annotations = HashMap<String, String>;
 
+/// Docker's namespace in containerd.
+pub const DOCKER: &str = "moby";
+
 /// What a checkpoint without options does. Docker means to stop the container, but tells
 /// so only to the stock shim.
 pub fn exits_after_checkpoint(annotations: &Annotations, namespace: &str) -> Result<bool, Error> {
-    let Some(value) = annotations.get(EXIT) else { return Ok(namespace == docker::NAMESPACE) };
+    let Some(value) = annotations.get(EXIT) else { return Ok(namespace == DOCKER) };
     value.parse().map_err(|_| Error { name: EXIT, value: value.clone(), expected: "give true or false" })
 }
 

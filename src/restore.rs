@@ -210,6 +210,7 @@ impl Attempt {
             options: &options,
             config: Some(&config),
             hold,
+            hostname: self.new_name(),
             deadline: if hold.is_some() { held::LONGEST } else { self.deadline },
             abort: &self.abort,
         };
@@ -262,7 +263,8 @@ impl Attempt {
 
     fn config(&self, hold: Option<&Path>) -> Config {
         let mut config = Config::new();
-        if hold.is_some() || guard::is_needed(&self.subject.bundle) {
+        let is_adjusted = self.new_name().is_some() || guard::is_needed(&self.subject.bundle);
+        if hold.is_some() || is_adjusted {
             config = config.set("action-script", criu::our_script());
         }
         if self.options().tcp_close {
@@ -279,6 +281,14 @@ impl Attempt {
         };
         devices::of_users_own(config, &self.subject.spec)
             .set("external", format!("mnt[{CRUN_EMPTY_IN_IMAGE}]:{}", empty.display()))
+    }
+
+    /// Of a copy: what the image calls it is the original's name.
+    fn new_name(&self) -> Option<&str> {
+        let Subject { id, spec, .. } = &*self.subject;
+        let is_copy = self.image.manifest.as_ref().is_some_and(|manifest| manifest.container != *id);
+        let has_own = spec.sharing("uts") == Sharing::Private && !spec.hostname.is_empty();
+        (is_copy && has_own).then_some(spec.hostname.as_str())
     }
 
     /// The processes have the terminal they had, whatever the client asks for now.

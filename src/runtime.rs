@@ -69,6 +69,8 @@ pub struct CriuCall<'a> {
     pub config: Option<&'a Path>,
     /// Where our binary stops a restore until it is let go on.
     pub hold: Option<&'a Path>,
+    /// The name the container is to have instead of the one it had.
+    pub hostname: Option<&'a str>,
     pub deadline: Duration,
     pub abort: &'a Abort,
 }
@@ -250,6 +252,9 @@ impl Runtime {
             .with_criu(call.abort);
         if let Some(mode) = &options.cgroups_mode {
             command = command.arg("--manage-cgroups-mode").arg(mode);
+        }
+        if let Some(name) = call.hostname {
+            command = command.env(guard::NAME_VARIABLE, name);
         }
         if let Some(socket) = call.hold {
             command = command.env(held::SOCKET_VARIABLE, socket);

@@ -2,7 +2,7 @@
 //!
 //! containerd gives it five seconds and takes anything on stdout for the answer.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use crate::serve::JOURNAL;
 
 /// A second less than containerd waits.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// From the death of a shim to the end of its connections.
+const DYING_PATIENCE: Duration = Duration::from_millis(300);
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     if args.namespace.is_empty() || args.id.is_empty() {
@@ -57,9 +59,17 @@ fn bundle_of(args: &Args) -> Result<PathBuf, Error> {
 fn remove_socket(bundle: &Path) {
     let address = address(bundle).unwrap_or_default();
     let Some(path) = address.strip_prefix("unix://") else { return };
-    if std::os::unix::net::UnixStream::connect(path).is_err() {
+    if !is_served(Path::new(path)) {
         let _ = std::fs::remove_file(path);
     }
+}
+
+/// A shim that is dying may still have its socket for a moment, but it answers nobody: the
+/// connection breaks. One that lives says nothing either, and keeps it.
+fn is_served(socket: &Path) -> bool {
+    let Ok(mut stream) = std::os::unix::net::UnixStream::connect(socket) else { return false };
+    let _ = stream.set_read_timeout(Some(DYING_PATIENCE));
+    matches!(stream.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// The stock shim leaves it to containerd to note the address, since containerd 2.0.

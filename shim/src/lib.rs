@@ -74,7 +74,7 @@ fn act_for_criu(action: &str) -> Result<(), Error> {
     if let Some(socket) = std::env::var_os(held::SOCKET_VARIABLE) {
         held::stand_still(action, socket.as_ref()).map_err(Error::io("hold the restore"))?;
     }
-    guard::limit_mounts(action, bundle.as_ref()).map_err(Error::io("guard the container's mounts"))
+    guard::adjust(action, bundle.as_ref()).map_err(Error::io("set the container right"))
 }
 
 fn dispatch(name: &str, args: &Args) -> Result<(), Error> {

@@ -1,9 +1,10 @@
-//! What a bind mount must not allow: writing, device files, set-user-id, programs.
+//! What has to be set right before anything of a restored container runs: CRIU calls our
+//! binary then.
 //!
-//! CRIU forgets to say so again of some: it takes a mount of the same file system that
+//! What bind mounts must not allow: writing, device files, set-user-id, programs. CRIU
+//! forgets to say so again of some: it takes a mount of the same file system that
 //! came before for its model, and believes that what goes for that one goes for the new
-//! one as well. So before anything of the container runs, CRIU calls our binary, which
-//! looks at every mount and sets right what isn't.
+//! one as well. And the name of a container that comes back under another id.
 
 use std::fs;
 use std::io;
@@ -21,6 +22,8 @@ use crate::criu;
 
 /// Set for the runtime, and handed on by it and by CRIU to our binary: the bundle.
 pub const BUNDLE_VARIABLE: &str = "CRYO_GUARDED_BUNDLE";
+/// The same: the name it is to have instead of the one in the image.
+pub const NAME_VARIABLE: &str = "CRYO_HOSTNAME";
 /// Everything is restored and stands still.
 const MOMENT: &str = "post-restore";
 
@@ -53,14 +56,19 @@ struct Mount {
 
 impl Mount {
     fn is_limited_bind(&self) -> bool {
-        let has = |word: &str| self.options.iter().any(|option| option == word);
-        (has("bind") || has("rbind")) && LIMITS.iter().any(|(name, ..)| has(name))
+        let binds = self.options.iter().any(|option| option == "bind" || option == "rbind");
+        binds && LIMITS.iter().any(|(name, ..)| self.has(name))
+    }
+
+    /// With an `r` before it, it goes for what is mounted below as well.
+    fn has(&self, limit: &str) -> bool {
+        self.options.iter().any(|option| option == limit || option.strip_prefix('r') == Some(limit))
     }
 
     /// Restores the limits that the mount has lost.
     fn limit(&self) -> io::Result<()> {
         let is = statvfs(&self.destination)?.f_flag;
-        let asked = LIMITS.iter().filter(|(name, ..)| self.options.iter().any(|option| option == name));
+        let asked = LIMITS.iter().filter(|(name, ..)| self.has(name));
         let lost = asked
             .filter(|(_, seen, _)| !is.contains(*seen))
             .fold(MountFlags::empty(), |all, limit| all | limit.2);
@@ -88,13 +96,24 @@ fn mounts(bundle: &Path) -> io::Result<Vec<Mount>> {
     Ok(config.mounts.into_iter().filter(Mount::is_limited_bind).collect())
 }
 
+/// A container that comes back under another id has another name, too.
+fn take_name(pid: u32, name: &str) -> io::Result<()> {
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/uts"))?;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::HostNameAndNISDomainName))?;
+    Ok(rustix::system::sethostname(name.as_bytes())?)
+}
+
 /// What our binary does when CRIU calls it at some moment of a restore.
-pub fn limit_mounts(action: &str, bundle: &Path) -> io::Result<()> {
+pub fn adjust(action: &str, bundle: &Path) -> io::Result<()> {
     if action != MOMENT {
         return Ok(());
     }
     let mounts = mounts(bundle)?;
-    let namespace = fs::File::open(format!("/proc/{}/ns/mnt", criu::first_process()?))?;
+    let pid = criu::first_process()?;
+    if let Ok(name) = std::env::var(NAME_VARIABLE) {
+        take_name(pid, &name)?;
+    }
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/mnt"))?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
     for mount in mounts {
         mount.limit().map_err(|error| {
@@ -118,9 +137,12 @@ mod tests {
         ]});
         fs::write(bundle.path().join(CONFIG), config.to_string()).unwrap();
         assert!(!is_needed(bundle.path()));
-        let config = r#"{"mounts": [{"destination": "/data", "options": ["rbind", "ro"]}]}"#;
-        fs::write(bundle.path().join(CONFIG), config).unwrap();
-        assert!(is_needed(bundle.path()));
-        assert!(limit_mounts("pre-restore", bundle.path()).is_ok());
+        for option in ["ro", "rro", "nosuid", "rnoexec"] {
+            let config =
+                format!(r#"{{"mounts": [{{"destination": "/data", "options": ["rbind", "{option}"]}}]}}"#);
+            fs::write(bundle.path().join(CONFIG), config).unwrap();
+            assert!(is_needed(bundle.path()), "{option}");
+        }
+        assert!(adjust("pre-restore", bundle.path()).is_ok());
     }
 }
