@@ -8,7 +8,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
@@ -351,7 +351,7 @@ fn is_image_file(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::checkpoint::seal::seal;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     const INVENTORY: [u8; 8] = [0x16, 0x31, 0x31, 0x58, 0, 0, 0, 0];
 
