@@ -84,6 +84,10 @@ pub enum Error {
     )]
     Connections(preflight::Connections),
     #[error(
+        "cannot checkpoint the container: {0} was left behind by an exec into a restored container and could not come back: end it, or use runc 1.2.7 or newer, or crun"
+    )]
+    OutOfTime(preflight::Stray),
+    #[error(
         "cannot checkpoint the container: processes that were added by exec run in it ({0}), and cryo.exec=refuse is set: end them first"
     )]
     Execs(usize),
@@ -102,6 +106,9 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
         && let Some(open) = preflight::connections(container.process.pid(), &container.cgroup)
     {
         return Err(Error::Connections(open));
+    }
+    if let Some(stray) = preflight::out_of_time(container.process.pid(), &container.cgroup) {
+        return Err(Error::OutOfTime(stray));
     }
     let target = request.image.clone();
     let staging = aside(move || Staging::begin(&target)).await?;

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::cgroup::Cgroup;
+use crate::reaper::parent;
 
 /// As /proc/net/tcp numbers them; CRIU needs to be asked for all others.
 const LISTEN: &str = "0A";
@@ -21,6 +22,13 @@ pub struct Connections {
     more: usize,
 }
 
+/// A process that can't be in an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    pid: u32,
+    program: String,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Connection {
     local: SocketAddr,
@@ -33,6 +41,12 @@ impl fmt::Display for Connections {
         let Connections { first, pid, program, more } = self;
         write!(f, "{} to {} of {program} (pid {pid})", first.local, first.remote)?;
         if *more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", self.program, self.pid)
     }
 }
 
@@ -58,8 +72,40 @@ pub(super) fn connections(init: u32, cgroup: &Cgroup) -> Option<Connections> {
     let mut ours = open.values().filter(|connection| held.contains_key(&connection.inode));
     let first = *ours.next()?;
     let pid = held[&first.inode];
-    let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
-    Some(Connections { first, pid, program, more: ours.count() })
+    Some(Connections { first, pid, program: program(pid), more: ours.count() })
+}
+
+/// A process of the container that CRIU could dump and never restore, if there is one: it
+/// lives in another time than the first process. A restored container has a time namespace
+/// of its own; runc before 1.2.7 doesn't put processes into it that are added by exec, and
+/// one of them may have left a child behind.
+pub(super) fn out_of_time(init: u32, cgroup: &Cgroup) -> Option<Stray> {
+    let time = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/time")).ok();
+    let own = time(init)?;
+    if own == fs::read_link("/proc/self/ns/time").ok()? {
+        return None;
+    }
+    let pid = cgroup
+        .processes()
+        .ok()?
+        .into_iter()
+        .find(|pid| time(*pid).is_some_and(|time| time != own) && is_descendant(*pid, init))?;
+    Some(Stray { pid, program: program(pid) })
+}
+
+/// What was added by exec isn't dumped, only what lost its parent to the first process.
+fn is_descendant(mut pid: u32, init: u32) -> bool {
+    while pid > 1 {
+        pid = parent(pid).unwrap_or_default();
+        if pid == init {
+            return true;
+        }
+    }
+    false
+}
+
+fn program(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
 fn sockets(pid: u32) -> impl Iterator<Item = u64> {

@@ -124,7 +124,7 @@ fn a_network_shared_with_another_container_is_found_again(docker: &Docker<'_>) -
 }
 
 fn hears(from: &Container<'_>, name: &str) -> Outcome {
-    let answer = from.shell(&format!("echo hello | timeout 5 nc {name} 80"))?;
+    let answer = from.shell(&format!("echo hello | nc -w 5 {name} 80"))?;
     ensure_eq!(answer, "hello\n", "the answer of {name}");
     Ok(())
 }

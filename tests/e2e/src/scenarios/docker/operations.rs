@@ -13,7 +13,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         docker_scenario!(an_exec_tells_its_status),
         docker_scenario!(an_exec_reads_stdin),
         docker_scenario!(an_exec_may_have_a_terminal),
-        docker_scenario!(what_an_exec_left_behind_comes_back_with_it),
+        docker_scenario!(what_an_exec_left_behind_comes_back_or_is_named),
         docker_scenario!(top_and_stats_know_it),
         docker_scenario!(its_memory_limit_can_be_changed),
         docker_scenario!(files_are_copied_in_and_out),
@@ -112,14 +112,20 @@ fn an_exec_may_have_a_terminal(docker: &Docker<'_>) -> Outcome {
 }
 
 /// The first process is in a time namespace that CRIU made for it, and runc 1.1 puts an exec
-/// into that of the host.
-fn what_an_exec_left_behind_comes_back_with_it(docker: &Docker<'_>) -> Outcome {
+/// into that of the host, from where it can't be restored.
+fn what_an_exec_left_behind_comes_back_or_is_named(docker: &Docker<'_>) -> Outcome {
     let container = back(docker, &[])?;
     container.shell("setsid guest idle </dev/null >/dev/null 2>&1 &")?;
     let left = || container.call(&["top"]).ok().filter(|text| text.contains("guest idle")).map(drop);
     eventually("it has started", left)?;
-    container.come_back("two")?;
-    ensure!(left().is_some(), "it is gone");
+    let leaves_it_out = docker.bench.runtime() == Runtime::Runc && settings().containerd < Version(2, 0);
+    if leaves_it_out {
+        let refusal = docker.refusal(&["checkpoint", "create", &container.name, "two"])?;
+        ensure!(refusal.contains("guest (pid ") && refusal.contains("left behind by an exec"), "{refusal}");
+    } else {
+        container.come_back("two")?;
+        ensure!(left().is_some(), "it is gone");
+    }
     container.is_well()?;
     container.rm()
 }
