@@ -18,7 +18,6 @@ use tokio::net::UnixListener;
 
 use crate::container::Ended;
 use crate::reaper::Exit;
-use crate::runtime::hook::Hook;
 
 pub const ADDRESS: &str = "address";
 pub const BOOTSTRAP: &str = "bootstrap.json";
@@ -43,15 +42,8 @@ pub struct Spec {
     pub annotations: HashMap<String, String>,
     pub process: SpecProcess,
     pub linux: SpecLinux,
-    pub hooks: Hooks,
-}
-
-/// Those that run before a container's program does, in the runtime's namespaces.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Hooks {
-    pub prestart: Vec<Hook>,
-    pub create_runtime: Vec<Hook>,
+    /// Read only by who runs them.
+    pub hooks: Value,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -102,13 +102,16 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
     find_criu()?;
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
     let options = in_force(&request.options, container);
-    if !options.tcp_established
-        && let Some(open) = preflight::connections(container.process.pid(), &container.cgroup)
-    {
-        return Err(Error::Connections(open));
-    }
-    if let Some(stray) = preflight::out_of_time(container.process.pid(), &container.cgroup) {
-        return Err(Error::OutOfTime(stray));
+    let (pid, cgroup, keeps_tcp) =
+        (container.process.pid(), container.cgroup.clone(), options.tcp_established);
+    let look = move || {
+        let open = if keeps_tcp { None } else { preflight::connections(pid, &cgroup) };
+        (open, preflight::out_of_time(pid, &cgroup))
+    };
+    match aside(look).await {
+        (Some(open), _) => return Err(Error::Connections(open)),
+        (None, Some(stray)) => return Err(Error::OutOfTime(stray)),
+        (None, None) => {}
     }
     let target = request.image.clone();
     let staging = aside(move || Staging::begin(&target)).await?;

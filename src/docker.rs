@@ -26,7 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(75);
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the container was stopped by a checkpoint: its restart policy doesn't start it afresh; go on with docker start --checkpoint, or start it afresh with docker start"
+    "the container was stopped by a checkpoint: its restart policy doesn't start it afresh; go on with docker start --checkpoint, or ask once more with docker start"
 )]
 pub struct Restarted;
 
@@ -93,9 +93,10 @@ fn restart_policy(id: &str, bundle: &Path) -> io::Result<String> {
     let config: Value = serde_json::from_slice(&fs::read(bundle.join(CONFIG))?)?;
     let mounts = config["mounts"].as_array().into_iter().flatten();
     let bound = mounts.filter(|mount| BOUND.iter().any(|destination| mount["destination"] == *destination));
+    // If the network is another container's, the files are, too; their folders are neighbours.
     let folder = bound
-        .filter_map(|mount| Path::new(mount["source"].as_str()?).parent())
-        .find(|folder| folder.ends_with(id))
+        .filter_map(|mount| Some(Path::new(mount["source"].as_str()?).parent()?.with_file_name(id)))
+        .find(|folder| folder.join(HOST_CONFIG).is_file())
         .ok_or(io::ErrorKind::NotFound)?;
     let host: HostConfig = serde_json::from_slice(&fs::read(folder.join(HOST_CONFIG))?)?;
     Ok(host.restart_policy.name)
@@ -116,7 +117,7 @@ mod tests {
         let host = serde_json::json!({ "RestartPolicy": { "Name": policy, "MaximumRetryCount": 0 } });
         fs::write(docker.join(HOST_CONFIG), host.to_string()).unwrap();
         let config = serde_json::json!({ "mounts": [
-            { "destination": "/etc/hosts", "source": docker.join("hosts") },
+            { "destination": "/etc/hosts", "source": folder.path().join("another").join("hosts") },
         ]});
         fs::write(bundle.join(CONFIG), config.to_string()).unwrap();
         let stops = Stops(folder.path().join("stops"));

@@ -124,7 +124,8 @@ pub async fn prepare(subject: Arc<Subject>, image: &Path) -> Result<Prepared, Er
     if let Some(manifest) = &image.manifest {
         check_fit(manifest, &version, &sharing)?;
     }
-    adapt::check_mounts(&subject.bundle)?;
+    let bundle = subject.bundle.clone();
+    aside(move || adapt::check_mounts(&bundle)).await?;
     let private = sharing == Sharing::Private;
     let own_users = subject.spec.sharing("user") == Sharing::Private;
     let deadline = deadline.unwrap_or(DEFAULT_DEADLINE);
@@ -153,7 +154,7 @@ impl Prepared {
     /// Ends what was begun. The anchor is the owner's to end.
     pub async fn abandon(self) {
         match self.how {
-            How::Anchored(attempt) => remove_daemons_copy(&attempt.image.path),
+            How::Anchored(attempt) => aside(move || remove_daemons_copy(&attempt.image.path)).await,
             How::Held(held) => held.abandon().await,
         }
     }
@@ -197,7 +198,8 @@ impl Attempt {
         let work = work_folder(&self.subject, "restore").map_err(Error::Write)?;
         let options = self.options();
         let terminal = self.terminal();
-        adapt::config(&self.subject.bundle, terminal, self.network.as_ref())?;
+        let (bundle, network) = (self.subject.bundle.clone(), self.network.as_ref().map(Network::place));
+        aside(move || adapt::config(&bundle, terminal, network.as_deref())).await?;
         let view = self.view()?;
         let config = self
             .config(hold)

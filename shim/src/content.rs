@@ -6,7 +6,7 @@
 //! that one was removed, until containerd collects its garbage. So we look before the
 //! dump, and have it collect.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -65,7 +65,7 @@ struct Packed {
 /// Another checkpoint holds what containerd would have to store for this one.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot checkpoint the container: containerd {version} can't store two checkpoints of the same specification, and still holds {digest} of an earlier one: remove that one (ctr images rm), or checkpoint into a folder"
+    "cannot checkpoint the container: containerd {version} can't store two checkpoints of the same specification, and still holds {digest} of an earlier one: try again in a moment, or, if that is kept as an image, remove it (ctr images rm) or checkpoint into a folder"
 )]
 pub(crate) struct Held {
     version: String,
@@ -75,20 +75,31 @@ pub(crate) struct Held {
 /// Sees to it that containerd can store a checkpoint of `container`. If it can't be asked
 /// the checkpoint is tried as it is.
 pub(crate) async fn make_room(address: &str, namespace: &str, container: &str) -> Result<(), Held> {
-    match timeout(PATIENCE, ask(address, namespace, container)).await {
-        Ok(Ok(held)) => held.map_or(Ok(()), Err),
+    let (containerd, held) = match timeout(PATIENCE, ask(address, namespace, container)).await {
+        Ok(Ok(Some(found))) => found,
+        Ok(Ok(None)) => return Ok(()),
         Ok(Err(error)) => {
             tracing::warn!(%error, "containerd can't be asked for what it holds of earlier checkpoints");
-            Ok(())
+            return Ok(());
         }
         Err(_) => {
             tracing::warn!("containerd doesn't say in time what it holds of earlier checkpoints");
-            Ok(())
+            return Ok(());
         }
+    };
+    // From here on it is known that containerd would lose the checkpoint.
+    let collected = async {
+        collect_garbage(&containerd).await?;
+        holds(&containerd, &held.digest).await
+    };
+    match timeout(PATIENCE, collected).await {
+        Ok(Ok(false)) => Ok(()),
+        _ => Err(held),
     }
 }
 
-async fn ask(address: &str, namespace: &str, container: &str) -> Result<Option<Held>, GrpcError> {
+/// What containerd holds that is in the way.
+async fn ask(address: &str, namespace: &str, container: &str) -> Result<Option<(Client, Held)>, GrpcError> {
     let containerd = Client::connect(address, namespace).await?;
     let VersionAnswer { version } = containerd.call(VERSION, &Nothing {}).await?;
     if !is_first(&version) {
@@ -97,12 +108,8 @@ async fn ask(address: &str, namespace: &str, container: &str) -> Result<Option<H
     let answer: ContainerAnswer = containerd.call(CONTAINER, &name(container)).await?;
     let Some(spec) = answer.container.and_then(|container| container.spec) else { return Ok(None) };
     let digest = digest(&spec.encode_to_vec());
-    if !holds(&containerd, &digest).await? {
-        return Ok(None);
-    }
-    collect_garbage(&containerd).await?;
-    let held = holds(&containerd, &digest).await?;
-    Ok(held.then(|| Held { version: version.clone(), digest }))
+    let is_held = holds(&containerd, &digest).await?;
+    Ok(is_held.then_some((containerd, Held { version, digest })))
 }
 
 fn is_first(version: &str) -> bool {
@@ -119,7 +126,8 @@ async fn holds(containerd: &Client, digest: &str) -> Result<bool, GrpcError> {
 
 /// Garbage is collected whenever a client that gives back a lease asks for it.
 async fn collect_garbage(containerd: &Client) -> Result<(), GrpcError> {
-    let lease = format!("cryo-{}", std::process::id());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let lease = format!("cryo-{}-{}", std::process::id(), now.as_nanos());
     let _: Nothing = containerd.call(CREATE_LEASE, &name(&lease)).await?;
     let _: Nothing = containerd.call(DELETE_LEASE, &Name { name: lease, sync: true }).await?;
     Ok(())

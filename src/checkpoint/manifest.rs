@@ -47,7 +47,7 @@ pub struct Manifest {
     pub spec_digest: String,
     /// Every file of the image but this one, with its size.
     pub files: BTreeMap<String, u64>,
-    /// SHA-256 of those that aren't memory.
+    /// SHA-256 of those that are neither memory nor big.
     #[serde(default)]
     pub digests: BTreeMap<String, String>,
     /// Milliseconds from the request to the finished image.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Create, Error, Node, Options};
 use crate::bundle::{self, ROOTFS, Spec, write_atomically};
 use crate::cgroup::Cgroup;
+use crate::checkpoint::aside;
 use crate::journal::Journal;
 use crate::mount::{Mount, detach_all, detach_below, mount_all, unmount_all};
 use crate::policy::{self, NodeFile};
@@ -100,10 +101,10 @@ impl Subject {
 
 /// Makes the container, or leaves nothing behind.
 pub(super) async fn create(mut create: Create, node: &Node) -> Result<New, Error> {
-    if create.checkpoint.is_none() {
-        create.checkpoint = annotated_checkpoint(&create, node)?;
-    }
     node.stops.check(&create.namespace, &create.id, create.checkpoint.is_some())?;
+    if create.checkpoint.is_none() {
+        create.checkpoint = annotated_checkpoint(&create, node).await?;
+    }
     let root = create.bundle.join(ROOTFS);
     if let Some(image) = &create.checkpoint {
         restore::note_daemons_copy(image, &create.bundle);
@@ -126,10 +127,12 @@ pub(super) async fn create(mut create: Create, node: &Node) -> Result<New, Error
 
 /// The checkpoint that the container itself asks to start from. What a client names goes
 /// before: it may be a later one.
-fn annotated_checkpoint(create: &Create, node: &Node) -> Result<Option<PathBuf>, Error> {
-    let spec = Spec::read(&create.bundle)?;
-    let Some(named) = spec.annotations.get(policy::RESTORE_FROM) else { return Ok(None) };
-    Ok(Some(NodeFile::restore_source(&node.policy, Path::new(named))?))
+async fn annotated_checkpoint(create: &Create, node: &Node) -> Result<Option<PathBuf>, Error> {
+    let mut spec = Spec::read(&create.bundle)?;
+    let Some(named) = spec.annotations.remove(policy::RESTORE_FROM) else { return Ok(None) };
+    let policy = node.policy.clone();
+    let source = aside(move || NodeFile::restore_source(&policy, Path::new(&named)));
+    Ok(Some(source.await?))
 }
 
 async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Error> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -26,7 +26,7 @@ pub enum NotAllowed {
     Missing { path: PathBuf, problem: io::Error },
     #[error("annotation {RESTORE_FROM}={}: others than its owner can look into it or change it: chmod 700 it", .0.display())]
     Open(PathBuf),
-    #[error("annotation {RESTORE_FROM}={}: give an absolute path", .0.display())]
+    #[error("annotation {RESTORE_FROM}={}: give an absolute path without '..'", .0.display())]
     Relative(PathBuf),
     #[error(
         "annotation {RESTORE_FROM}={}: this node doesn't allow restores from there: its owner does with restore_from = [\"FOLDER\"] in {}",
@@ -49,7 +49,7 @@ impl NodeFile {
     /// The folder that an annotation names, if the node file at `path` allows it: where it
     /// really is, whatever links lead there.
     pub fn restore_source(path: &Path, named: &Path) -> Result<PathBuf, NotAllowed> {
-        if !named.is_absolute() {
+        if !named.is_absolute() || named.components().any(|part| part == Component::ParentDir) {
             return Err(NotAllowed::Relative(named.to_owned()));
         }
         let allowed = NodeFile::read(path)?.restore_from;
@@ -67,7 +67,7 @@ impl NodeFile {
         }
         // The memory of a container is in it.
         let mode = fs::metadata(&real).map_err(missing)?.mode();
-        if mode & 0o066 == 0 { Ok(real) } else { Err(NotAllowed::Open(named.to_owned())) }
+        if mode & 0o077 == 0 { Ok(real) } else { Err(NotAllowed::Open(named.to_owned())) }
     }
 }
 

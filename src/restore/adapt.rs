@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Network;
 use crate::bundle::{self, edit_config, set};
 
 /// A bind mount whose source isn't there.
@@ -19,7 +18,7 @@ pub struct Missing {
 }
 
 /// Says how the container is to come back: with the terminal it had, into this network.
-pub(super) fn config(bundle: &Path, terminal: bool, network: Option<&Network>) -> Result<(), bundle::Error> {
+pub(super) fn config(bundle: &Path, terminal: bool, network: Option<&Path>) -> Result<(), bundle::Error> {
     edit_config(bundle, |config| {
         set(config, "process", "terminal", terminal.into())?;
         mounts(config).for_each(resolve_source);
@@ -27,7 +26,7 @@ pub(super) fn config(bundle: &Path, terminal: bool, network: Option<&Network>) -
         let namespaces = config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut);
         for namespace in namespaces.into_iter().flatten() {
             if namespace["type"] == "network" {
-                namespace["path"] = network.place().to_string_lossy().into();
+                namespace["path"] = network.to_string_lossy().into();
             }
         }
         Ok(())

@@ -43,26 +43,28 @@ const MANNERS: [(StatVfsMountFlags, MountFlags); 3] = [
 
 #[derive(Deserialize)]
 struct Config {
-    #[serde(default)]
-    mounts: Vec<Mount>,
+    mounts: Option<Vec<Mount>>,
 }
 
 #[derive(Deserialize)]
 struct Mount {
     destination: String,
-    #[serde(default)]
-    options: Vec<String>,
+    options: Option<Vec<String>>,
 }
 
 impl Mount {
     fn is_limited_bind(&self) -> bool {
-        let binds = self.options.iter().any(|option| option == "bind" || option == "rbind");
+        let binds = self.options().any(|option| option == "bind" || option == "rbind");
         binds && LIMITS.iter().any(|(name, ..)| self.has(name))
     }
 
     /// With an `r` before it, it goes for what is mounted below as well.
     fn has(&self, limit: &str) -> bool {
-        self.options.iter().any(|option| option == limit || option.strip_prefix('r') == Some(limit))
+        self.options().any(|option| option == limit || option.strip_prefix('r') == Some(limit))
+    }
+
+    fn options(&self) -> impl Iterator<Item = &str> {
+        self.options.iter().flatten().map(String::as_str)
     }
 
     /// Restores the limits that the mount has lost.
@@ -88,12 +90,13 @@ impl Mount {
 
 /// Whether the container has mounts that something isn't allowed on.
 pub(super) fn is_needed(bundle: &Path) -> bool {
-    mounts(bundle).is_ok_and(|mounts| !mounts.is_empty())
+    // What can't be read is told of when it is done.
+    !mounts(bundle).is_ok_and(|mounts| mounts.is_empty())
 }
 
 fn mounts(bundle: &Path) -> io::Result<Vec<Mount>> {
     let config: Config = serde_json::from_slice(&fs::read(bundle.join(CONFIG))?)?;
-    Ok(config.mounts.into_iter().filter(Mount::is_limited_bind).collect())
+    Ok(config.mounts.into_iter().flatten().filter(Mount::is_limited_bind).collect())
 }
 
 /// A container that comes back under another id has another name, too.

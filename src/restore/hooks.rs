@@ -1,10 +1,19 @@
 //! Hooks at a restore. runc runs them when the container's namespaces are there; crun
 //! runs none, so we do. Docker up to 27 and nerdctl set up networks by them.
 
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::container::Subject;
-use crate::runtime::hook;
+use crate::runtime::hook::{self, Hook};
+
+/// Those that run before a container's program does, in the runtime's namespaces.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Hooks {
+    prestart: Option<Vec<Hook>>,
+    create_runtime: Option<Vec<Hook>>,
+}
 
 /// Runs those that belong before the start of a container in the namespaces of `pid`.
 pub(super) async fn run(subject: &Subject, pid: u32) -> Result<(), hook::Error> {
@@ -18,7 +27,8 @@ pub(super) async fn run(subject: &Subject, pid: u32) -> Result<(), hook::Error> 
         "annotations": spec.annotations,
     });
     let state = state.to_string().into_bytes();
-    for hook in spec.hooks.prestart.iter().chain(&spec.hooks.create_runtime) {
+    let hooks = Hooks::deserialize(&spec.hooks).unwrap_or_default();
+    for hook in [hooks.prestart, hooks.create_runtime].into_iter().flatten().flatten() {
         hook.run(runtime.reaper, bundle, &state).await?;
     }
     Ok(())

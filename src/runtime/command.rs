@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::error::{Cause, last_words};
 use super::{Error, Runtime};
 use crate::reaper::{Exit, Process, Reaper};
+use crate::restore::{guard, held};
 use crate::stdio::ChildEnds;
 use crate::sys;
 
@@ -25,6 +26,8 @@ use crate::sys;
 const GRACE: Duration = Duration::from_secs(2);
 /// After SIGKILL: a process that hangs in the kernel doesn't even hear that.
 const DEATH_PATIENCE: Duration = Duration::from_secs(10);
+/// What is told by them is meant for one command.
+const OWN_VARIABLES: [&str; 3] = [held::SOCKET_VARIABLE, guard::BUNDLE_VARIABLE, guard::NAME_VARIABLE];
 /// Enough for any error; a runtime that prints more is cut off.
 const OUTPUT_BYTES: u64 = 256 << 10;
 
@@ -170,6 +173,10 @@ impl<'a> Call<'a> {
             command.arg("--systemd-cgroup");
         }
         command.arg(self.verb).args(&self.arguments);
+        // Of a variable that has a meaning for our binary, only what is said here counts.
+        for name in OWN_VARIABLES {
+            command.env_remove(name);
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // Wrappers around runc rely on the bundle as working directory.
         command.current_dir(&runtime.bundle);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 use rustix::io::ioctl_fionread;
-use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, tee};
+use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, tee};
 
 /// Copies what waits in a process's stdin, if that is the pipe it was given (as the
 /// runtime noted it: `pipe:[12]`). The process finds it unread as before.
@@ -31,17 +31,28 @@ fn copy(pipe: &File) -> io::Result<Vec<u8>> {
         return Ok(Vec::new());
     }
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    fcntl_setpipe_size(&write, waiting)?;
-    tee(pipe, &write, waiting, SpliceFlags::NONBLOCK)?;
+    // Messages are copied, each of which takes a place of its own, however short.
+    grow(&write, fcntl_getpipe_size(pipe)?)?;
+    let copied = tee(pipe, &write, waiting, SpliceFlags::NONBLOCK)?;
+    if copied < waiting {
+        return Err(io::Error::other(format!("only {copied} of {waiting} bytes could be copied")));
+    }
     drop(write);
     let mut bytes = Vec::new();
     File::from(read).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
+fn grow(pipe: &OwnedFd, size: usize) -> io::Result<()> {
+    if fcntl_getpipe_size(pipe)? < size {
+        fcntl_setpipe_size(pipe, size)?;
+    }
+    Ok(())
+}
+
 /// Puts bytes into a pipe that nobody reads yet.
 pub(super) fn fill(pipe: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
-    fcntl_setpipe_size(pipe, bytes.len())?;
+    grow(pipe, bytes.len())?;
     while !bytes.is_empty() {
         bytes = &bytes[rustix::io::write(pipe, bytes)?..];
     }
@@ -63,6 +74,19 @@ mod tests {
         pipe.read_exact(&mut again).unwrap();
         assert_eq!(again, text);
         assert!(copy(&pipe).unwrap().is_empty());
+    }
+
+    #[test]
+    fn many_short_messages_are_copied_whole() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        for number in 0..10 {
+            let (from, message) = rustix::pipe::pipe().unwrap();
+            fill(&message, format!("hello {number}\n").as_bytes()).unwrap();
+            rustix::pipe::splice(&from, None, &write, None, 100, SpliceFlags::MOVE).unwrap();
+        }
+        let copied = String::from_utf8(copy(&File::from(read)).unwrap()).unwrap();
+        assert_eq!((copied.lines().count(), copied.lines().last()), (10, Some("hello 9")));
+        assert!(fcntl_getpipe_size(&write).unwrap() >= 65536);
     }
 
     #[test]
