@@ -5,7 +5,6 @@ mod command;
 mod error;
 pub mod hook;
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -102,13 +101,11 @@ impl Runtime {
         self.call("start", LIFECYCLE_DEADLINE).run().await
     }
 
-    /// Starts another process in the container, described by a file in OCI form. A
-    /// restored container has a time namespace, of which not every runtime knows.
+    /// Starts another process in the container, described by a file in OCI form.
     pub async fn exec(
         &self,
         window: &Window,
         ends: Ends<'_>,
-        time: Option<OwnedFd>,
         process: &Path,
         pid_file: &Path,
     ) -> Result<Process, Error> {
@@ -116,7 +113,6 @@ impl Runtime {
         // inherits this.
         self.with_ends(Call::new(self, "exec", QUICK_DEADLINE), ends)
             .env("GOGC", "off")
-            .in_time_of(time)
             .option("--process", process)
             .option("--pid-file", pid_file)
             .arg("--detach")

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use rustix::thread::UnshareFlags;
 use tokio::io::unix::AsyncFd;
 
 /// The kernel kills the command when this process dies, so that nothing that
@@ -34,13 +34,6 @@ pub fn with_old_limit(command: &mut Command) -> &mut Command {
     let restore = move || Ok(setrlimit(Resource::Nofile, old)?);
     // SAFETY: setrlimit is async-signal-safe and the closure allocates nothing.
     unsafe { command.pre_exec(restore) }
-}
-
-/// The command and all that it starts will live in this time namespace.
-pub fn in_time_of(command: &mut Command, namespace: OwnedFd) -> &mut Command {
-    let join = move || Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Time))?);
-    // SAFETY: setns is async-signal-safe and the closure allocates nothing.
-    unsafe { command.pre_exec(join) }
 }
 
 /// From linux/close_range.h.

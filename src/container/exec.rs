@@ -1,8 +1,6 @@
 //! Processes added to a running container.
 
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -93,50 +91,29 @@ pub(super) fn signal_process(process: &Process, signal: u32) -> Result<(), Error
 }
 
 /// Starts the process; it runs when this returns.
-pub(super) async fn start(
-    subject: &Subject,
-    init: u32,
-    id: &str,
-    plan: &Plan,
-    process: &[u8],
-) -> Result<Live, Error> {
+pub(super) async fn start(subject: &Subject, id: &str, plan: &Plan, process: &[u8]) -> Result<Live, Error> {
     let description = subject.bundle.join(format!("{id}.process.json"));
     let pid_file = pid_file(&subject.bundle, id);
     let write = |source| Error::Write { path: description.clone(), source };
     write_atomically(&description, process).map_err(write)?;
-    let started = run(subject, init, plan, &description, &pid_file).await;
+    let started = run(subject, plan, &description, &pid_file).await;
     let _ = fs::remove_file(&description);
     started
 }
 
-async fn run(
-    subject: &Subject,
-    init: u32,
-    plan: &Plan,
-    description: &Path,
-    pid_file: &Path,
-) -> Result<Live, Error> {
+async fn run(subject: &Subject, plan: &Plan, description: &Path, pid_file: &Path) -> Result<Live, Error> {
     let runtime = &subject.runtime;
-    let time = time_namespace(init);
     let window = runtime.reaper.window();
     if plan.terminal {
         let client = plan.open_for_console(runtime.reaper, &subject.identity).await?;
         let socket = ConsoleSocket::listen(&subject.bundle)?;
         let ends = Ends::Terminal(socket.name());
-        let process = runtime.exec(&window, ends, time, description, pid_file).await?;
+        let process = runtime.exec(&window, ends, description, pid_file).await?;
         return Ok(Live::on_terminal(process, client, socket).await?);
     }
     let (ends, prepared) = plan.open(runtime.reaper, &subject.identity, subject.io_owner).await?;
-    let process = runtime.exec(&window, Ends::Pipes(ends), time, description, pid_file).await?;
+    let process = runtime.exec(&window, Ends::Pipes(ends), description, pid_file).await?;
     Ok(Live { process, streams: prepared.connect()? })
-}
-
-/// The one of the container, if that isn't ours: a process in another than its container's
-/// can be checkpointed and never be restored.
-fn time_namespace(init: u32) -> Option<OwnedFd> {
-    let theirs = fs::File::open(format!("/proc/{init}/ns/time")).ok()?;
-    let ours = fs::metadata("/proc/self/ns/time").ok()?;
-    (theirs.metadata().ok()?.ino() != ours.ino()).then(|| theirs.into())
 }
 
 /// Hands on the rest of its output and forgets it.

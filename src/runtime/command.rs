@@ -20,7 +20,6 @@ use super::{Error, Runtime};
 use crate::reaper::{Exit, Process, Reaper};
 use crate::restore::{guard, held};
 use crate::stdio::ChildEnds;
-use crate::sys;
 
 /// Between SIGTERM and SIGKILL, when a command has overstayed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -66,7 +65,6 @@ pub(super) struct Call<'a> {
     environment: Vec<(&'static str, OsString)>,
     stdio: Option<ChildEnds>,
     input: Option<Vec<u8>>,
-    time: Option<OwnedFd>,
     has_criu: bool,
     deadline: Duration,
     grace: Duration,
@@ -82,7 +80,6 @@ impl<'a> Call<'a> {
             environment: Vec::new(),
             stdio: None,
             input: None,
-            time: None,
             has_criu: false,
             deadline,
             grace: GRACE,
@@ -116,12 +113,6 @@ impl<'a> Call<'a> {
 
     pub(super) fn input(mut self, bytes: Vec<u8>) -> Self {
         self.input = Some(bytes);
-        self
-    }
-
-    /// Runs it in a time namespace.
-    pub(super) fn in_time_of(mut self, namespace: Option<OwnedFd>) -> Self {
-        self.time = namespace;
         self
     }
 
@@ -182,9 +173,6 @@ impl<'a> Call<'a> {
         command.current_dir(&runtime.bundle);
         // A group of its own, so that it can be killed with everything it started.
         command.process_group(0);
-        if let Some(namespace) = &self.time {
-            sys::in_time_of(&mut command, namespace.try_clone()?);
-        }
         let (stdin, stdout, stderr) = match &self.stdio {
             Some(ends) => (
                 ends.stdin.as_ref().map(OwnedFd::try_clone).transpose()?.map(Stdio::from),

@@ -55,10 +55,10 @@ impl Driver {
             return self.answer(reply, Err(error));
         }
         exec.stage = Stage::Starting;
-        let (subject, plan, init) = (self.subject.clone(), exec.plan.clone(), self.last_pid);
+        let (subject, plan) = (self.subject.clone(), exec.plan.clone());
         let process = std::mem::take(&mut exec.process);
         self.spawn(async move {
-            let result = exec::start(&subject, init, &id, &plan, &process).await;
+            let result = exec::start(&subject, &id, &plan, &process).await;
             Done::ExecStarted { id, reply, result }
         });
     }
