@@ -26,6 +26,7 @@ use crate::criu::log::{self, Failure};
 use crate::criu::{self, NETWORK_KEY, devices, hierarchies};
 use crate::journal::Folder;
 use crate::reaper::Process;
+use crate::restore::note_daemons_copy;
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
 use image::Staging;
 use manifest::Manifest;
@@ -114,6 +115,8 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
         (None, None) => {}
     }
     let target = request.image.clone();
+    // If this shim dies, containerd's copy may be written to while containerd removes it.
+    note_daemons_copy(&target, &subject.bundle);
     let staging = aside(move || Staging::begin(&target)).await?;
     let attempt = async {
         let work = work_folder(subject, "checkpoint")?;

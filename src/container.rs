@@ -20,7 +20,7 @@ use crate::docker::{Restarted, Stops};
 use crate::event::Events;
 use crate::journal::Journal;
 use crate::mount::{self, Mount};
-use crate::policy::{Annotations, NotAllowed};
+use crate::policy::{self, Annotations, NotAllowed};
 use crate::reaper::{Exit, Reaper};
 use crate::stdio::{self, Paths};
 use crate::{bundle, checkpoint, restore, runtime};
@@ -135,6 +135,8 @@ pub enum Error {
     Gone,
     #[error("{0}")]
     Invalid(String),
+    #[error(transparent)]
+    Policy(#[from] policy::Error),
     #[error(transparent)]
     Restarted(#[from] Restarted),
     #[error(transparent)]

@@ -33,6 +33,15 @@ pub type Annotations = HashMap<String, String>;
 /// Docker's namespace in containerd.
 pub const DOCKER: &str = "moby";
 
+/// Whether all that annotations ask for can be understood: better told when the container
+/// is made than when it is to be checkpointed.
+pub fn check(annotations: &Annotations) -> Result<(), Error> {
+    exits_after_checkpoint(annotations, "")?;
+    deadline(annotations)?;
+    tcp(annotations)?;
+    refuses_execs(annotations).map(drop)
+}
+
 /// What a checkpoint without options does. Docker means to stop the container, but tells
 /// so only to the stock shim.
 pub fn exits_after_checkpoint(annotations: &Annotations, namespace: &str) -> Result<bool, Error> {
@@ -44,7 +53,11 @@ pub fn deadline(annotations: &Annotations) -> Result<Option<Duration>, Error> {
     let Some(value) = annotations.get(TIMEOUT) else { return Ok(None) };
     match duration(value) {
         Some(deadline) if !deadline.is_zero() => Ok(Some(deadline)),
-        _ => Err(Error { name: TIMEOUT, value: value.clone(), expected: "give a time like 90s, 15m or 1h" }),
+        _ => Err(Error {
+            name: TIMEOUT,
+            value: value.clone(),
+            expected: "give a time above zero, like 90s, 15m or 1h",
+        }),
     }
 }
 
@@ -133,6 +146,14 @@ mod tests {
         assert_eq!(tcp(&annotated(TCP, "established")), Ok(Some(Tcp::Established)));
         assert_eq!(tcp(&annotated(TCP, "close")), Ok(Some(Tcp::Close)));
         assert!(tcp(&annotated(TCP, "yes")).is_err());
+    }
+
+    #[test]
+    fn a_container_is_made_only_if_its_annotations_are_understood() {
+        assert_eq!(check(&annotated("cryo.other", "x")), Ok(()));
+        for (name, value) in [(EXIT, "yes"), (TIMEOUT, "0"), (TCP, "maybe"), (EXEC, "")] {
+            assert!(check(&annotated(name, value)).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod command;
 mod error;
 pub mod hook;
+mod orphan;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub use command::Abort;
 use command::Call;
 pub use error::{Cause, Error};
+pub(crate) use orphan::end as end_orphan;
 
 use crate::bundle;
 use crate::criu;

@@ -42,7 +42,9 @@ fn code(error: &Error) -> Code {
         Error::NotAllowed(NotAllowed::Elsewhere { .. }) => Code::PERMISSION_DENIED,
         Error::NotAllowed(NotAllowed::Unreadable { .. } | NotAllowed::Open(_)) => Code::FAILED_PRECONDITION,
         Error::NotAllowed(NotAllowed::Missing { .. }) => Code::NOT_FOUND,
-        Error::Invalid(_) | Error::NotAllowed(NotAllowed::Relative(_)) => Code::INVALID_ARGUMENT,
+        Error::Invalid(_) | Error::Policy(_) | Error::NotAllowed(NotAllowed::Relative(_)) => {
+            Code::INVALID_ARGUMENT
+        }
         Error::Signal { source, .. } if source.kind() == ErrorKind::InvalidInput => Code::INVALID_ARGUMENT,
         Error::Stdio(error) => of_stdio(error),
         Error::Runtime(error) => of_runtime(error),

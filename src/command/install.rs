@@ -183,11 +183,12 @@ fn next(root: &Root, options: &Install, changed: bool) -> String {
     if root.has_systemd() {
         let units: Vec<_> = daemons.iter().map(|daemon| daemon.name()).collect();
         let when = if changed { "To finish:" } else { "If that hasn't been done since the last change:" };
-        return format!("{when} systemctl daemon-reload && systemctl restart {}", units.join(" "));
+        let until = if options.uninstall && changed { "\nUntil then no container can start." } else { "" };
+        return format!("{when} systemctl daemon-reload && systemctl restart {}{until}", units.join(" "));
     }
     match (options.uninstall, options.daemon) {
         (true, _) => {
-            "There is no systemd here: restart the daemon without that folder in its PATH.".to_owned()
+            "There is no systemd here: restart the daemons without that folder in their PATH. Until then none of them can start a container.".to_owned()
         }
         (false, Daemon::Containerd) => {
             format!("There is no systemd here. To finish, start containerd with: PATH={BIN}:$PATH containerd")

@@ -14,7 +14,7 @@ use crate::mount::{Mount, detach_all, detach_below, mount_all, unmount_all};
 use crate::policy::{self, NodeFile};
 use crate::reaper::{Exit, Process, Reaper, parent};
 use crate::restore;
-use crate::runtime::{Ends, Runtime};
+use crate::runtime::{self, Ends, Runtime};
 use crate::stdio::{self, ConsoleSocket, ForConsole, Identity, Paths, Plan, Streams};
 
 /// How long a killed process may take to be gone.
@@ -137,6 +137,7 @@ async fn annotated_checkpoint(create: &Create, node: &Node) -> Result<Option<Pat
 
 async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Error> {
     let spec = Spec::read(&create.bundle)?;
+    policy::check(&spec.annotations)?;
     let options = &create.options;
     let runtime = Runtime {
         binary: options.runtime.clone(),
@@ -297,6 +298,7 @@ pub(super) fn record_exit(subject: &Subject, pid: u32, exit: Exit) {
 pub async fn clean_up(bundle: &Path, id: &str, options: &Options, journal: &Journal) -> Vec<String> {
     let mut problems = Vec::new();
     let spec = Spec::read(bundle).unwrap_or_default();
+    runtime::end_orphan(bundle);
     let cgroup = left_cgroup(bundle, &spec);
     // First of all it ends, whatever the runtime does or doesn't.
     if let Some(cgroup) = &cgroup

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::error::{Cause, last_words};
+use super::orphan::Orphan;
 use super::{Error, Runtime};
 use crate::reaper::{Exit, Process, Reaper};
 use crate::restore::{guard, held};
@@ -142,7 +143,10 @@ impl<'a> Call<'a> {
         // The command holds the container's ends of the pipes.
         drop(command);
         let has_criu = self.has_criu;
-        let exit = self.wait(&process).await?;
+        let note = has_criu.then(|| Orphan::note(&runtime.bundle, &process));
+        let exit = self.wait(&process).await;
+        drop(note);
+        let exit = exit?;
         if exit.status == 0 {
             return Ok(());
         }

@@ -7,6 +7,7 @@ use crate::harness::*;
 
 /// A container image with the programs, which `tests/host/host` makes.
 const TAR: &str = "/workloads.tar";
+const IMAGE: &str = "workloads";
 
 const FILES: &[(&str, &str)] = &[
     ("zoo.py", include_str!("../../../../zoo/zoo.py")),
@@ -30,9 +31,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             survives(bench, TCP, &["python3", "/zoo/redis.py", "tcp"])
         }),
         Scenario::new("zoo::nginx", |bench| survives(bench, &[], &["python3", "/zoo/nginx.py"])),
-        Scenario::new("zoo::nginx_by_tcp", |bench| {
-            survives(bench, TCP, &["python3", "/zoo/nginx.py", "tcp"])
-        }),
         Scenario::new("zoo::node", |bench| survives(bench, &[], &["node", "/zoo/node.js"])),
         Scenario::new("zoo::jvm", |bench| survives(bench, &[], &["java", "-Xmx64m", "/zoo/Jvm.java"])),
         Scenario::new("zoo::jvm_by_tcp", |bench| {
@@ -57,13 +55,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 fn survives(bench: &Bench, options: &[&str], command: &[&str]) -> Outcome {
     let docker = Docker::at(bench);
-    if docker.call(&["images", "--quiet", WORKLOADS])?.is_empty() {
-        docker.call(&["import", TAR, WORKLOADS])?;
-    }
+    docker.call(&["import", TAR, IMAGE])?;
     let name = bench.next_id();
     let volume = format!("{}:/zoo:ro", programs(bench)?.display());
     let run = ["run", "-d", "--name", &name, "--runtime", bench.runtime().binary(), "--volume", &volume];
-    let id = docker.call(&[&run, options, &[WORKLOADS], command].concat())?.trim().to_owned();
+    let id = docker.call(&[&run, options, &[IMAGE], command].concat())?.trim().to_owned();
     let container = Container::new(&docker, name, id);
     container.wait_for_line("ready")?;
     // Its exit code says whether anything was lost.
