@@ -114,10 +114,9 @@ fn a_runtime_that_forgets_the_stop_is_helped(world: &World) {
 fn a_deadline_that_is_no_number_is_refused_before_anything_happens(world: &World) {
     let image = take(world, "image", false);
     for (number, value) in ["soon", "0", "-1", "1.5"].into_iter().enumerate() {
-        let container = world.container(&format!("c{number}")).annotation("cryo.timeout", value).started();
-        let refusal = container.checkpoint(&world.path("new"), true);
-        refused(refusal, Code::INVALID_ARGUMENT, &["cryo.timeout", value]);
-        assert!(container.calls("checkpoint").is_empty());
+        let container = world.container(&format!("c{number}")).annotation("cryo.timeout", value).boot();
+        refused(container.create(), Code::INVALID_ARGUMENT, &["cryo.timeout", value]);
+        assert!(container.calls("create").is_empty());
         let id = format!("r{number}");
         let container = world.container(&id).annotation("cryo.timeout", value).from_checkpoint(&image).boot();
         refused(container.create(), Code::INVALID_ARGUMENT, &["cryo.timeout", value]);

@@ -4,7 +4,7 @@
 use cryo_protos::api::{CheckpointTaskRequest, Status};
 use cryo_protos::{linux_runc, runc};
 
-use crate::harness::image::manifest;
+use crate::harness::image::{manifest, take};
 use crate::harness::{Code, Test, World, any, pack, refused, tests};
 
 pub(super) fn tests() -> Vec<Test> {
@@ -13,6 +13,9 @@ pub(super) fn tests() -> Vec<Test> {
         options_of_every_generation_say_whether_to_exit,
         without_options_docker_means_to_exit_and_others_to_run_on,
         an_annotation_decides_where_no_option_does,
+        annotations_that_nobody_understands_make_no_container,
+        a_checkpoint_is_restored_by_annotation_only_if_the_node_allows_it,
+        added_processes_stand_in_the_way_if_the_owner_minds,
     ]
 }
 
@@ -92,12 +95,43 @@ fn an_annotation_decides_where_no_option_does(world: &World) {
         container.checkpoint_with(request).unwrap();
         assert_eq!(container.status() == Status::STOPPED, exits, "{value}");
     }
-    let container = world.container("c1").annotation("cryo.checkpoint.exit", "maybe").started();
-    let request = CheckpointTaskRequest {
-        options: None.into(),
-        ..container.checkpoint_request(&world.path("maybe"), false)
-    };
-    refused(container.checkpoint_with(request), Code::INVALID_ARGUMENT, &["cryo.checkpoint.exit", "maybe"]);
-    // With options there is nothing to decide.
-    container.checkpoint(&world.path("maybe"), false).unwrap();
+}
+
+/// Told when the container is made: it can't be mended later.
+fn annotations_that_nobody_understands_make_no_container(world: &World) {
+    for (name, value) in [
+        ("cryo.checkpoint.exit", "maybe"),
+        ("cryo.tcp", "yes"),
+        ("cryo.exec", "wait"),
+        ("cryo.restore-from", "image"),
+    ] {
+        let container = world.container(name).annotation(name, value).boot();
+        refused(container.create(), Code::INVALID_ARGUMENT, &[name, value]);
+        assert!(container.calls("create").is_empty());
+    }
+}
+
+fn a_checkpoint_is_restored_by_annotation_only_if_the_node_allows_it(world: &World) {
+    let image = take(world, "image", false);
+    let named = image.to_str().unwrap();
+    let container = world.container("c1").annotation("cryo.restore-from", named).boot();
+    refused(
+        container.create(),
+        Code::PERMISSION_DENIED,
+        &["cryo.restore-from", named, "/etc/cryo/config.toml"],
+    );
+    assert!(container.calls("create").is_empty() && container.calls("restore").is_empty());
+}
+
+fn added_processes_stand_in_the_way_if_the_owner_minds(world: &World) {
+    let container = world.container("c1").annotation("cryo.exec", "refuse").started();
+    container.exec("e1", ["sleep"]).unwrap();
+    container.start_exec("e1").unwrap();
+    let refusal = container.checkpoint(&world.path("image"), true);
+    refused(refusal, Code::FAILED_PRECONDITION, &["added by exec", "cryo.exec=refuse"]);
+    assert_eq!(container.status(), Status::RUNNING);
+    assert!(container.calls("checkpoint").is_empty());
+    container.kill_exec("e1", 9).unwrap();
+    container.wait_exec("e1").unwrap();
+    container.checkpoint(&world.path("image"), true).unwrap();
 }
