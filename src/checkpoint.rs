@@ -26,7 +26,7 @@ use crate::criu::log::{self, Failure};
 use crate::criu::{self, NETWORK_KEY, devices, hierarchies};
 use crate::journal::Folder;
 use crate::reaper::Process;
-use crate::restore::note_daemons_copy;
+use crate::restore::{forget_daemons_copy, note_daemons_copy};
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
 use image::Staging;
 use manifest::Manifest;
@@ -114,9 +114,23 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
         (None, Some(stray)) => return Err(Error::OutOfTime(stray)),
         (None, None) => {}
     }
+    // If this shim dies, containerd's copy may still be written to while containerd
+    // removes it. Once it is complete, it is containerd's.
+    note_daemons_copy(&request.image, &subject.bundle);
+    let taken = take_into_place(container, request, version, options, abort).await;
+    forget_daemons_copy(&subject.bundle);
+    taken
+}
+
+async fn take_into_place(
+    container: &Container<'_>,
+    request: &Request,
+    version: Version,
+    options: criu::Options,
+    abort: &Abort,
+) -> Result<(), Error> {
+    let subject = container.subject;
     let target = request.image.clone();
-    // If this shim dies, containerd's copy may be written to while containerd removes it.
-    note_daemons_copy(&target, &subject.bundle);
     let staging = aside(move || Staging::begin(&target)).await?;
     let attempt = async {
         let work = work_folder(subject, "checkpoint")?;

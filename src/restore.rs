@@ -36,7 +36,9 @@ use crate::reaper::Process;
 use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version, hook};
 use crate::stdio::{self, ConsoleSocket};
 pub(crate) use cgroup::take_own_cgroup;
-pub(crate) use leftovers::{detach_root, note_daemons_copy, remove_daemons_copy, remove_noted_copy};
+pub(crate) use leftovers::{
+    detach_root, forget_daemons_copy, note_daemons_copy, remove_daemons_copy, remove_noted_copy,
+};
 use view::View;
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);

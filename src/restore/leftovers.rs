@@ -29,6 +29,11 @@ pub(crate) fn note_daemons_copy(image: &Path, bundle: &Path) {
     }
 }
 
+/// It is somebody else's from now on.
+pub(crate) fn forget_daemons_copy(bundle: &Path) {
+    let _ = fs::remove_file(bundle.join(NOTE));
+}
+
 pub(crate) fn remove_noted_copy(bundle: &Path) {
     if let Ok(image) = fs::read_to_string(bundle.join(NOTE)) {
         remove_daemons_copy(Path::new(&image));
