@@ -2,7 +2,7 @@
 //!
 //! A container is stopped only after its image is sealed: CRIU calls our binary when
 //! it has written everything and before it kills anything, and that call seals the
-//! image (see [`seal_from_criu`]). If anything fails before, CRIU lets the container
+//! image (see [`seal::from_criu`]). If anything fails before, CRIU lets the container
 //! run on, we thaw it, and nothing of the attempt is left but its log.
 
 pub mod image;
@@ -260,7 +260,7 @@ impl Attempt<'_> {
     fn config(&self) -> Config {
         let mut config = Config::new();
         if self.request.exit {
-            // Called back before the kill; see `seal_from_criu`.
+            // Called back before the kill; see `seal::from_criu`.
             config = config.set("action-script", criu::our_script());
             // Files that were deleted under one of their names. CRIU removes the names
             // it gives them if the container runs on, and the image would lack them.
@@ -356,18 +356,6 @@ pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
         // It can't be cancelled, so it has panicked; so do we, and the driver sees to it.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
-}
-
-/// Run by CRIU, through the `action-script` setting, at several points of a dump. Once
-/// everything is written and nothing killed yet, it seals the image; CRIU lets the
-/// container run on if that fails.
-pub fn seal_from_criu(action: &str, folder: &Path) -> io::Result<()> {
-    if action != "post-dump" {
-        return Ok(());
-    }
-    // Once more: it may have been sent something during the dump.
-    seal::keep_unread(folder, criu::first_process()?)?;
-    seal::seal(folder, |_| {})
 }
 
 pub(crate) fn work_folder(subject: &Subject, operation: &str) -> Result<Folder, Error> {

@@ -68,7 +68,7 @@ fn run_by_criu(action: &str) -> ExitCode {
 fn act_for_criu(action: &str) -> Result<(), Error> {
     let Some(bundle) = std::env::var_os(guard::BUNDLE_VARIABLE) else {
         let folder = std::env::var_os(CRIU_IMAGE).unwrap_or_default();
-        return cryo::checkpoint::seal_from_criu(action, folder.as_ref())
+        return cryo::checkpoint::seal::from_criu(action, folder.as_ref())
             .map_err(Error::io("seal the checkpoint"));
     };
     if let Some(socket) = std::env::var_os(held::SOCKET_VARIABLE) {

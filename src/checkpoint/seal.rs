@@ -7,12 +7,24 @@ use std::path::Path;
 
 use super::image::{UNREAD_FILE, names};
 use super::manifest::{self, Manifest, Network};
-use crate::criu::{images, timers};
+use crate::criu::{self, images, timers};
 use crate::runtime::Flavour;
 use crate::stdio::unread_stdin;
 
 /// No file but memory is nearly as big.
 const DIGESTED_BYTES: u64 = images::MOST_BYTES;
+
+/// Run by CRIU, through the `action-script` setting, at several points of a dump. Once
+/// everything is written and nothing killed yet, it seals the image; CRIU lets the
+/// container run on if that fails.
+pub fn from_criu(action: &str, folder: &Path) -> io::Result<()> {
+    if action != "post-dump" {
+        return Ok(());
+    }
+    // Once more: it may have been sent something during the dump.
+    keep_unread(folder, criu::first_process()?)?;
+    seal(folder, |_| {})
+}
 
 /// Completes an image: lists its files and seals the list.
 pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<()> {
