@@ -4,6 +4,7 @@ mod attached;
 mod container;
 mod daemon;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub(crate) use attached::Attached;
@@ -12,9 +13,12 @@ pub(crate) use daemon::Dockerd;
 
 use super::bench::Bench;
 use super::failure::{During, Failure, Outcome};
+use super::slot::Slot;
 
 /// What containers are made from: busybox and the guest.
 pub(crate) const IMAGE: &str = "guest";
+/// Real programs; big, so it stays once it is there.
+pub(crate) const WORKLOADS: &str = "workloads";
 
 /// Longer than anything a client asks for; what lasts longer hangs.
 const SECONDS: &str = "60";
@@ -130,9 +134,18 @@ impl<'b> Docker<'b> {
         self.call(&["network", "prune", "--force"])?;
         self.call(&["volume", "prune", "--all", "--force"])?;
         let images = self.call(&["images", "--format", "{{.Repository}}"])?;
-        for other in images.lines().filter(|name| *name != IMAGE) {
+        for other in images.lines().filter(|name| ![IMAGE, WORKLOADS].contains(name)) {
             self.call(&["rmi", "--force", other])?;
         }
         Ok(())
     }
+}
+
+/// Where the one layer of an image lies.
+pub(crate) fn layer_of(slot: &Slot, image: &str) -> Option<PathBuf> {
+    let format = "{{.GraphDriver.Data.UpperDir}}";
+    let output =
+        slot.command("docker").args(["image", "inspect", "--format", format, image]).output().ok()?;
+    let upper = String::from_utf8(output.stdout).ok()?;
+    Path::new(upper.trim()).parent().map(Path::to_owned)
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::cgroup;
+use super::docker;
 use super::docker::Dockerd;
 use super::settings::settings;
 use super::slot::Slot;
@@ -104,9 +105,11 @@ impl Traces {
         if slot.dockerd().is_none() {
             return;
         }
+        let kept = docker::layer_of(slot, docker::WORKLOADS);
         for kind in ["containers", "overlay2", "volumes"] {
             let Ok(entries) = fs::read_dir(slot.folder.join("docker").join(kind)) else { continue };
-            for path in entries.flatten().map(|entry| entry.path()) {
+            let paths = entries.flatten().map(|entry| entry.path());
+            for path in paths.filter(|path| kept.as_ref() != Some(path)) {
                 self.note("in Docker", path.display().to_string(), "");
             }
         }

@@ -7,7 +7,6 @@ use crate::harness::*;
 
 /// A container image with the programs, which `tests/host/host` makes.
 const TAR: &str = "/workloads.tar";
-const IMAGE: &str = "workloads";
 
 const FILES: &[(&str, &str)] = &[
     ("zoo.py", include_str!("../../../../zoo/zoo.py")),
@@ -55,11 +54,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 fn survives(bench: &Bench, options: &[&str], command: &[&str]) -> Outcome {
     let docker = Docker::at(bench);
-    docker.call(&["import", TAR, IMAGE])?;
+    if docker.call(&["images", "--quiet", WORKLOADS])?.is_empty() {
+        docker.call(&["import", TAR, WORKLOADS])?;
+    }
     let name = bench.next_id();
     let volume = format!("{}:/zoo:ro", programs(bench)?.display());
     let run = ["run", "-d", "--name", &name, "--runtime", bench.runtime().binary(), "--volume", &volume];
-    let id = docker.call(&[&run, options, &[IMAGE], command].concat())?.trim().to_owned();
+    let id = docker.call(&[&run, options, &[WORKLOADS], command].concat())?.trim().to_owned();
     let container = Container::new(&docker, name, id);
     container.wait_for_line("ready")?;
     // Its exit code says whether anything was lost.
