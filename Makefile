@@ -7,7 +7,7 @@ SHIM := target/$(MUSL)/release/containerd-shim-cryo-v2
 .PHONY: help demo test test-quick test-v2 test-zoo bench install uninstall lint fuzz clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  HOST=stable|next|local   which test host (default: stable and next; for demo: next)"
 	@echo "  QUICK=1                  a shorter benchmark, without 1 GiB"
