@@ -144,7 +144,8 @@ fn is_usual(trace: &str) -> bool {
     if let Some(rule) = trace.strip_prefix("firewall rule ") {
         // A table and a chain that have nothing in them: Docker 28 leaves those.
         let accepts = rule.starts_with("type ") && rule.contains("policy accept;");
-        return accepts || rule.starts_with("table ") || rule.starts_with('*');
+        let is_empty = accepts || rule.starts_with("table ") || rule.starts_with('*');
+        return is_empty && !rule.contains("CRIU");
     }
     if trace.starts_with("mount /run/docker/netns/default ") {
         // The host's network, which dockerd keeps once a container has used it.
