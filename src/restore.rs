@@ -37,7 +37,8 @@ use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version, hook};
 use crate::stdio::{self, ConsoleSocket};
 pub(crate) use cgroup::take_own_cgroup;
 pub(crate) use leftovers::{
-    detach_root, forget_daemons_copy, note_daemons_copy, remove_daemons_copy, remove_noted_copy,
+    detach_root, forget_daemons_copy, note_daemons_copy, remove_daemons_copy, remove_mount_yard,
+    remove_noted_copy,
 };
 use view::View;
 
@@ -220,6 +221,9 @@ impl Attempt {
         };
         let result = self.restore(&call, terminal).await;
         self.hand_on_log(&work);
+        if result.is_err() {
+            remove_mount_yard(&work);
+        }
         let live = result.map_err(|error| match error {
             Error::Runtime(error) => {
                 Failure::of(&error, &work.join(RESTORE_LOG)).map_or(Error::Runtime(error), Error::Criu)

@@ -331,6 +331,7 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options, journal: &Jour
     // CRIU mounts cgroups beside its log and dies with its mounts in place.
     for folder in journal.folders_of(id) {
         detach_below(&folder);
+        restore::remove_mount_yard(&folder);
     }
     problems
 }

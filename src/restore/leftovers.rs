@@ -1,8 +1,10 @@
 //! What others leave behind around a restore, and nobody else removes.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use super::RESTORE_LOG;
 use crate::bundle::write_atomically;
 use crate::checkpoint::is_temporary;
 use crate::runtime::Runtime;
@@ -49,6 +51,23 @@ pub(super) fn empty_folder(bundle: &Path) -> PathBuf {
     path
 }
 
+/// CRIU builds a container's mounts in a folder of its own under /tmp and removes it at the
+/// end, if it lives to do so. Which one it was, its log says before anything is mounted.
+pub(crate) fn remove_mount_yard(work: &Path) {
+    let Ok(log) = fs::File::open(work.join(RESTORE_LOG)) else { return };
+    let lines = BufReader::new(log).split(b'\n').map_while(Result::ok);
+    if let Some(yard) = lines.into_iter().find_map(|line| mount_yard(&String::from_utf8_lossy(&line))) {
+        // Whatever is mounted there is seen in the container's namespace only, so it is empty.
+        let _ = fs::remove_dir(yard);
+    }
+}
+
+fn mount_yard(line: &str) -> Option<PathBuf> {
+    let (_, place) = line.split_once(": \t\tWill mount ")?.1.split_once(" @ ")?;
+    let name = place.strip_prefix("/tmp/")?.split('/').next()?;
+    name.starts_with(".criu.mntns.").then(|| Path::new("/tmp").join(name))
+}
+
 /// runc and crun bind the root file system to a folder for the time of a restore. If one
 /// of them dies meanwhile, crun refuses the next restore, and runc's `delete` goes through
 /// the mount and removes what is in the root file system.
@@ -59,5 +78,22 @@ pub(crate) fn detach_root(runtime: &Runtime) {
             let _ = crate::mount::detach_all(&folder);
             let _ = fs::remove_dir(&folder);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_names_crius_folder_for_mounts() {
+        let yard = |line| mount_yard(line);
+        assert_eq!(
+            yard("(00.002970) mnt: \t\tWill mount 61 @ /tmp/.criu.mntns.9Lzq4d/mnt-0000000061 /sys/firmware"),
+            Some(PathBuf::from("/tmp/.criu.mntns.9Lzq4d"))
+        );
+        assert_eq!(yard("(00.002970) mnt: \t\tWill mount 61 @ /tmp/other/mnt-0000000061 /sys"), None);
+        assert_eq!(yard("(00.002970) Collected [tmp/.criu.mntns.9Lzq4d/x] ID 0x1"), None);
+        assert_eq!(yard(""), None);
     }
 }
