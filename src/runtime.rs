@@ -9,8 +9,8 @@ mod orphan;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use command::Abort;
 use command::Call;
+pub use command::{Abort, Answer, capture};
 pub use error::{Cause, Error};
 pub(crate) use orphan::end as end_orphan;
 

@@ -8,8 +8,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use cryo::checkpoint::manifest::digest;
 use prost::Message;
-use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use crate::grpc::{Client, Error as GrpcError};
@@ -135,11 +135,6 @@ async fn collect_garbage(containerd: &Client) -> Result<(), GrpcError> {
 
 fn name(name: &str) -> Name {
     Name { name: name.to_owned(), sync: false }
-}
-
-fn digest(data: &[u8]) -> String {
-    let hash = Sha256::digest(data);
-    format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
 #[cfg(test)]

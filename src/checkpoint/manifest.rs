@@ -212,7 +212,8 @@ fn pipes(pid: u32) -> Vec<String> {
     (0..3).map(|fd| target(fd).to_string_lossy().into_owned()).collect()
 }
 
-pub(super) fn digest(bytes: &[u8]) -> String {
+/// As containerd writes it, too.
+pub fn digest(bytes: &[u8]) -> String {
     use sha2::Digest;
     use std::fmt::Write;
     let mut text = String::from("sha256:");

@@ -1,18 +1,11 @@
 //! Other programs, each with a deadline: none of them may keep us waiting.
 
-use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::os::unix::process::CommandExt;
+use std::io;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cryo::reaper::Reaper;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::time::timeout;
-
-/// More than any of them has to say.
-const OUTPUT_BYTES: u64 = 1 << 20;
+use cryo::runtime::{Answer, capture};
 
 /// How a program ended and what it said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,33 +47,12 @@ async fn attempt(
     path: &str,
     deadline: Duration,
 ) -> io::Result<Said> {
-    let [mut output, mut errors] = [memory()?, memory()?];
     let mut command = Command::new(program);
-    command.args(arguments).env("PATH", path).env("LC_ALL", "C").process_group(0);
-    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(errors.try_clone()?);
-    let process = reaper.spawn(&mut command)?;
-    let Ok(exit) = timeout(deadline, process.exited()).await else {
-        // It may have ended this very moment.
-        let _ = Pid::from_raw(process.pid().cast_signed()).map(|pid| kill_process_group(pid, Signal::KILL));
-        return Ok(Said::Silent(deadline));
-    };
-    Ok(Said::Done { status: exit.status, output: written(&mut output)?, errors: written(&mut errors)? })
-}
-
-/// Memory and not a pipe: a child that outlives the program keeps nobody waiting.
-fn memory() -> io::Result<File> {
-    let memory = memfd_create("output", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    ftruncate(&memory, OUTPUT_BYTES)?;
-    fcntl_add_seals(&memory, SealFlags::GROW)?;
-    Ok(memory.into())
-}
-
-fn written(memory: &mut File) -> io::Result<String> {
-    let end = memory.stream_position()?;
-    memory.rewind()?;
-    let mut bytes = Vec::new();
-    memory.take(end).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    command.args(arguments).env("PATH", path).env("LC_ALL", "C").stdin(Stdio::null());
+    Ok(match capture(reaper, &mut command, deadline).await? {
+        Some(Answer { status, text, errors }) => Said::Done { status, output: text, errors },
+        None => Said::Silent(deadline),
+    })
 }
 
 #[cfg(test)]

@@ -211,7 +211,7 @@ impl<'a> Call<'a> {
 }
 
 /// Ends a command and everything it started: politely, then not.
-pub(super) async fn kill_group(process: &Process, grace: Duration) {
+async fn kill_group(process: &Process, grace: Duration) {
     if !grace.is_zero() {
         signal_group(process, Signal::TERM);
         let _ = timeout(grace, process.exited()).await;
@@ -249,11 +249,28 @@ impl Drop for Log {
     }
 }
 
-/// How a runtime ended that was asked something, and what it printed.
-pub(super) struct Answer {
-    pub(super) status: u32,
-    pub(super) text: String,
-    pub(super) errors: String,
+/// How a command ended, and what it printed.
+pub struct Answer {
+    pub status: u32,
+    pub text: String,
+    pub errors: String,
+}
+
+/// Runs a command to its end and keeps what it prints. Nothing if its time is up; it is
+/// killed then, with everything it started.
+pub async fn capture(
+    reaper: Reaper,
+    command: &mut Command,
+    deadline: Duration,
+) -> io::Result<Option<Answer>> {
+    let [mut output, mut errors] = [memory_for_output()?, memory_for_output()?];
+    command.process_group(0).stdout(output.try_clone()?).stderr(errors.try_clone()?);
+    let process = reaper.spawn(command)?;
+    let Ok(exit) = timeout(deadline, process.exited()).await else {
+        kill_group(&process, Duration::ZERO).await;
+        return Ok(None);
+    };
+    Ok(Some(Answer { status: exit.status, text: written(&mut output)?, errors: written(&mut errors)? }))
 }
 
 /// Asks a runtime something that has nothing to do with a container.
@@ -263,23 +280,17 @@ pub(super) async fn ask(
     question: &'static str,
     deadline: Duration,
 ) -> Result<Answer, Error> {
-    let spawn = |source| Error::Spawn { binary: binary.to_owned(), source };
-    let [mut output, mut errors] = [memory_for_output().map_err(spawn)?, memory_for_output().map_err(spawn)?];
     let mut command = Command::new(binary);
-    command.arg(question).process_group(0).stdin(Stdio::null());
-    command.stdout(output.try_clone().map_err(spawn)?).stderr(errors.try_clone().map_err(spawn)?);
-    let process = reaper.spawn(&mut command).map_err(spawn)?;
-    let Ok(exit) = timeout(deadline, process.exited()).await else {
-        kill_group(&process, Duration::ZERO).await;
-        return Err(Error::TimedOut { verb: question, after: deadline });
-    };
-    let (text, errors) = (written(&mut output).map_err(spawn)?, written(&mut errors).map_err(spawn)?);
-    Ok(Answer { status: exit.status, text, errors })
+    command.arg(question).stdin(Stdio::null());
+    let answer = capture(reaper, &mut command, deadline)
+        .await
+        .map_err(|source| Error::Spawn { binary: binary.to_owned(), source })?;
+    answer.ok_or(Error::TimedOut { verb: question, after: deadline })
 }
 
 /// Output goes to memory, not to a pipe: nobody has to read along, and a stray that
 /// keeps it open keeps nobody waiting. Nobody can write more than we are ready to read.
-pub(super) fn memory_for_output() -> io::Result<File> {
+fn memory_for_output() -> io::Result<File> {
     let memory = memfd_create("output", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     ftruncate(&memory, OUTPUT_BYTES)?;
     fcntl_add_seals(&memory, SealFlags::GROW)?;
@@ -294,7 +305,7 @@ pub(super) fn memory_with(bytes: &[u8]) -> io::Result<File> {
 }
 
 /// What a command has written to memory: all who write share our place in it.
-pub(super) fn written(memory: &mut File) -> io::Result<String> {
+fn written(memory: &mut File) -> io::Result<String> {
     let end = memory.stream_position()?;
     memory.seek(SeekFrom::Start(0))?;
     read(memory, end)

@@ -7,9 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::time::timeout;
 
-use super::command::{kill_group, memory_for_output, memory_with, written};
+use super::command::{Answer, capture, memory_with};
 use crate::reaper::Reaper;
 
 /// If the specification says nothing. A hook may set up a network.
@@ -35,22 +34,19 @@ impl Hook {
     /// Runs it with the container's state, JSON, as its input.
     pub async fn run(&self, reaper: Reaper, bundle: &Path, state: &[u8]) -> Result<(), Error> {
         let failed = |problem: String| Error { path: self.path.clone(), problem };
-        let mut output = memory_for_output().map_err(|error| failed(error.to_string()))?;
-        let mut command = self.command(bundle, state, &output).map_err(|error| failed(error.to_string()))?;
-        let process = reaper.spawn(&mut command).map_err(|error| failed(error.to_string()))?;
         let patience = self.timeout.map_or(PATIENCE, Duration::from_secs);
-        let Ok(exit) = timeout(patience, process.exited()).await else {
-            kill_group(&process, Duration::ZERO).await;
-            return Err(failed(format!("it took longer than {} s", patience.as_secs())));
-        };
-        if exit.status == 0 {
-            return Ok(());
+        let mut command = self.command(bundle, state).map_err(|error| failed(error.to_string()))?;
+        match capture(reaper, &mut command, patience).await {
+            Err(error) => Err(failed(error.to_string())),
+            Ok(None) => Err(failed(format!("it took longer than {} s", patience.as_secs()))),
+            Ok(Some(Answer { status: 0, .. })) => Ok(()),
+            Ok(Some(Answer { status, text, errors })) => {
+                Err(failed(format!("exit status {status}: {}", format!("{text}{errors}").trim())))
+            }
         }
-        let said = written(&mut output).unwrap_or_default();
-        Err(failed(format!("exit status {}: {}", exit.status, said.trim())))
     }
 
-    fn command(&self, bundle: &Path, state: &[u8], output: &std::fs::File) -> io::Result<Command> {
+    fn command(&self, bundle: &Path, state: &[u8]) -> io::Result<Command> {
         use std::os::unix::process::CommandExt;
 
         let mut command = Command::new(&self.path);
@@ -58,9 +54,7 @@ impl Hook {
             command.arg0(name).args(arguments);
         }
         command.env_clear().envs(self.env.iter().filter_map(|variable| variable.split_once('=')));
-        command.current_dir(bundle).process_group(0);
-        command.stdin(Stdio::from(memory_with(state)?));
-        command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+        command.current_dir(bundle).stdin(Stdio::from(memory_with(state)?));
         Ok(command)
     }
 }

@@ -1,17 +1,15 @@
 //! A containerd of a slot: started, killed, started again.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::api::{Api, Events};
-use super::cgroup;
-use super::failure::{During, Outcome};
+use super::failure::Outcome;
 use super::slot::Slot;
 use super::wait::eventually;
 
@@ -52,21 +50,8 @@ impl Daemon {
 
     /// Starts containerd and waits until it answers and its events arrive here.
     pub(crate) fn start_again(&self, slot: &Slot) -> Outcome {
-        let log = self.log()?;
-        // It waits to be put into its cgroups, which aren't all visible inside.
-        let mut process = slot
-            .command("sh")
-            .args(["-c", "read -r _ && exec containerd --config \"$1\" </dev/null", "sh"])
-            .arg(slot.folder.join("containerd.toml"))
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(Stdio::from(log))
-            .spawn()
-            .during(|| "containerd".into())?;
-        cgroup::put(process.id(), &slot.daemon_cgroup())?;
-        if let Some(mut go) = process.stdin.take() {
-            go.write_all(b"\n")?;
-        }
+        let config = slot.folder.join("containerd.toml");
+        let process = slot.start_daemon("containerd", "--config", &config, self.log()?)?;
         let socket = slot.folder.join("run/containerd/containerd.sock");
         let connect = || Api::connect(&socket, &slot.containerd_namespace()).ok();
         let api = eventually("containerd answers", connect)?;

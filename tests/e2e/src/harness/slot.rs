@@ -10,10 +10,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -114,6 +114,31 @@ impl Slot {
             .envs(self.environment())
             .stdin(Stdio::null());
         command
+    }
+
+    /// A daemon in the slot's own cgroup, with all that it starts.
+    pub(crate) fn start_daemon(
+        &self,
+        program: &str,
+        option: &str,
+        config: &Path,
+        log: File,
+    ) -> Outcome<Child> {
+        // It waits to be put into its cgroups, which aren't all visible inside.
+        let mut process = self
+            .command("sh")
+            .args(["-c", "read -r _ && exec \"$@\" </dev/null", "sh", program, option])
+            .arg(config)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(Stdio::from(log))
+            .spawn()
+            .during(|| program.into())?;
+        cgroup::put(process.id(), &self.daemon_cgroup())?;
+        if let Some(mut go) = process.stdin.take() {
+            go.write_all(b"\n")?;
+        }
+        Ok(process)
     }
 
     fn environment(&self) -> BTreeMap<&'static str, String> {

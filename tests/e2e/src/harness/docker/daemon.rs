@@ -1,15 +1,13 @@
 //! A dockerd of a slot: started, ended, killed, started again.
 
 use std::fs;
-use std::io::Write;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::super::cgroup;
 use super::super::failure::{During, Failure, Outcome};
 use super::super::image;
 use super::super::slot::{BASE, Slot};
@@ -49,21 +47,8 @@ impl Dockerd {
 
     /// Starts dockerd and waits until it answers.
     pub(crate) fn start_again(&self, slot: &Slot) -> Outcome {
-        let log = slot.daemon().log()?;
-        // Into the same cgroup as containerd, and its helpers with it.
-        let mut process = slot
-            .command("sh")
-            .args(["-c", "read -r _ && exec dockerd --config-file \"$1\" </dev/null", "sh"])
-            .arg(slot.folder.join("daemon.json"))
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(Stdio::from(log))
-            .spawn()
-            .during(|| "dockerd".into())?;
-        cgroup::put(process.id(), &slot.daemon_cgroup())?;
-        if let Some(mut go) = process.stdin.take() {
-            go.write_all(b"\n")?;
-        }
+        let config = slot.folder.join("daemon.json");
+        let process = slot.start_daemon("dockerd", "--config-file", &config, slot.daemon().log()?)?;
         *self.running() = Some(process);
         let answers = || slot.command("docker").arg("info").output().is_ok_and(|info| info.status.success());
         eventually("dockerd answers", || answers().then_some(()))

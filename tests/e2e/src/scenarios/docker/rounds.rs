@@ -47,28 +47,26 @@ impl Size {
 }
 
 fn fifty_rounds_leave_everything_as_small_as_five(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker, &[])?;
-    let round = || -> Outcome {
-        container.come_back("round")?;
-        docker.call(&["checkpoint", "rm", &container.name, "round"]).map(drop)
-    };
-    (0..5).try_for_each(|_| round())?;
-    let before = Size::of(&container)?;
-    (0..45).try_for_each(|_| round())?;
-    container.is_well()?;
-    Size::of(&container)?.is_no_bigger_than(&before)?;
-    container.rm()
+    stays_small(docker, 50, |container| container.come_back("round"))
 }
 
 fn a_shim_stays_small_over_thirty_checkpoints(docker: &Docker<'_>) -> Outcome {
+    stays_small(docker, 30, |container| container.copy("round"))
+}
+
+fn stays_small(
+    docker: &Docker<'_>,
+    rounds: usize,
+    checkpoint: impl Fn(&Container<'_>) -> Outcome,
+) -> Outcome {
     let container = counting(docker, &[])?;
     let round = || -> Outcome {
-        container.copy("round")?;
+        checkpoint(&container)?;
         docker.call(&["checkpoint", "rm", &container.name, "round"]).map(drop)
     };
     (0..5).try_for_each(|_| round())?;
     let before = Size::of(&container)?;
-    (0..25).try_for_each(|_| round())?;
+    (5..rounds).try_for_each(|_| round())?;
     container.is_well()?;
     Size::of(&container)?.is_no_bigger_than(&before)?;
     container.rm()
