@@ -162,6 +162,12 @@ fn dockerd_may_be_killed_during_a_restore(docker: &Docker<'_>) -> Outcome {
         container.is_well()?;
         return container.rm();
     }
+    // Whichever shim serves it: a task that started unseen runs without Docker's knowing, and
+    // `docker start` takes its end for its successor's. So it has to end before.
+    let tasks = docker.bench.api().in_namespace("moby");
+    if tasks.kill(&container.id, "", Signal::SIGKILL as u32, true).is_ok() {
+        eventually("the forgotten task is gone", || tasks.state(&container.id, "").is_err().then_some(()))?;
+    }
     // It may have been back for a moment, and said what it says again now.
     container.start_from("one")?;
     let lines = || container.logs().map_or(0, |logs| logs.lines().count());
