@@ -209,7 +209,7 @@ impl Attempt {
             .write(&work)
             .map_err(|source| Error::Write(checkpoint::Error::Write { path: work.to_owned(), source }))?;
         let call = CriuCall {
-            flavour: self.version.flavour,
+            version: &self.version,
             image: &view.place(),
             work: &work,
             options: &options,

@@ -63,7 +63,7 @@ pub struct Version {
 /// A checkpoint or restore, in the runtime's terms.
 #[derive(Debug)]
 pub struct CriuCall<'a> {
-    pub flavour: Flavour,
+    pub version: &'a Version,
     pub image: &'a Path,
     pub work: &'a Path,
     pub options: &'a criu::Options,
@@ -75,6 +75,21 @@ pub struct CriuCall<'a> {
     pub hostname: Option<&'a str>,
     pub deadline: Duration,
     pub abort: &'a Abort,
+}
+
+impl Version {
+    /// crun tells CRIU to close connections or not to since it has a flag for it, 1.23;
+    /// a configuration of ours says nothing then.
+    fn decides_on_tcp_close(&self) -> bool {
+        self.flavour == Flavour::Crun && self.number().is_some_and(|number| number >= (1, 23))
+    }
+
+    fn number(&self) -> Option<(u32, u32)> {
+        let word =
+            self.text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+        let mut parts = word.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().ok());
+        Some((parts.next()??, parts.next()??))
+    }
 }
 
 impl Runtime {
@@ -181,7 +196,7 @@ impl Runtime {
 
     pub async fn checkpoint(&self, call: &CriuCall<'_>, leave_running: bool) -> Result<(), Error> {
         let mut command = self.with_criu("checkpoint", call).flag("--leave-running", leave_running);
-        if call.flavour == Flavour::Runc {
+        if call.version.flavour == Flavour::Runc {
             for namespace in &call.options.empty_namespaces {
                 command = command.arg("--empty-ns").arg(namespace);
             }
@@ -198,7 +213,7 @@ impl Runtime {
         no_pivot: bool,
     ) -> Result<Process, Error> {
         let pid_file = self.bundle.join(bundle::INIT_PID);
-        let runc = call.flavour == Flavour::Runc;
+        let runc = call.version.flavour == Flavour::Runc;
         self.with_ends(self.with_criu("restore", call), ends)
             .env(guard::BUNDLE_VARIABLE, &self.bundle)
             .option("--bundle", &self.bundle)
@@ -207,6 +222,7 @@ impl Runtime {
             // Otherwise runc would adopt the container and take it down with itself.
             .flag("--no-subreaper", runc)
             .flag("--no-pivot", runc && no_pivot)
+            .flag("--tcp-close", call.options.tcp_close && call.version.decides_on_tcp_close())
             .arg(&self.id)
             .run()
             .await?;
@@ -288,5 +304,22 @@ pub async fn features(reaper: Reaper, binary: &Path) -> Result<String, Error> {
     match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&answer.text) {
         Ok(_) => Ok(answer.text),
         Err(error) => Err(failed(format!("no JSON object: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crun_has_to_be_told_about_tcp_close_since_it_has_a_flag_for_it() {
+        let decides = |flavour, text: &str| Version { flavour, text: text.to_owned() }.decides_on_tcp_close();
+        for text in ["crun version 1.23", "crun version 1.28-dirty", "crun version 1.23.0.0.0.5-abc"] {
+            assert!(decides(Flavour::Crun, text), "{text}");
+        }
+        for text in ["crun version 1.21", "crun version UNKNOWN", "crun", ""] {
+            assert!(!decides(Flavour::Crun, text), "{text}");
+        }
+        assert!(!decides(Flavour::Runc, "runc version 1.23.0"));
     }
 }

@@ -5,6 +5,7 @@
 mod basics;
 mod clones;
 mod confinement;
+mod connections;
 mod daemons;
 mod images;
 mod limits;
@@ -26,6 +27,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         logs::scenarios(),
         stdio::scenarios(),
         networks::scenarios(),
+        connections::scenarios(),
         mounts::scenarios(),
         confinement::scenarios(),
         limits::scenarios(),
