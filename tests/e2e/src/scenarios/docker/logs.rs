@@ -59,7 +59,7 @@ fn both_streams_are_kept_apart(docker: &Docker<'_>) -> Outcome {
 
 /// It is in the pipe, in the shim or in dockerd: wherever, the rest must follow it.
 fn a_line_begun_before_the_checkpoint_is_whole(docker: &Docker<'_>) -> Outcome {
-    let script = "printf begun; guest signals; echo ended";
+    let script = "printf begun; guest signals; echo ended; exec guest idle";
     let container = docker.run(&[], &["sh", "-c", script])?;
     let shown = || container.logs().ok().filter(|text| text.contains("begunready")).map(drop);
     eventually("its first line", shown)?;
