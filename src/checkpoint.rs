@@ -85,10 +85,6 @@ pub enum Error {
     )]
     Connections(preflight::Connections),
     #[error(
-        "cannot checkpoint the container: it is closing TCP connections whose data is still on its way, which CRIU can't restore: {0}; try again in a moment, or set the annotation cryo.tcp=close"
-    )]
-    Unsent(preflight::Connections),
-    #[error(
         "cannot checkpoint the container: {0} was left behind by an exec into a restored container and could not come back: end it, or use runc 1.2.7 or newer, or crun"
     )]
     OutOfTime(preflight::Stray),
@@ -210,13 +206,6 @@ impl Attempt<'_> {
             // CRIU freezes too, but polls for it in steps of a tenth of a second.
             self.freeze().await?;
         }
-        // They come and go: only what stands still can be judged.
-        if let Some(unsent) = self.unsent().await {
-            if freezes {
-                self.thaw().await;
-            }
-            return Err(Error::Unsent(unsent));
-        }
         if let Err(error) = seal::keep_unread(folder, self.container.process.pid()) {
             tracing::warn!(%error, "what the container hasn't read of its input isn't in the checkpoint");
         }
@@ -243,14 +232,6 @@ impl Attempt<'_> {
         dumped.map_err(|error| {
             Failure::of(&error, &work.join(DUMP_LOG)).map_or(Error::Runtime(error), Error::Criu)
         })
-    }
-
-    async fn unsent(&self) -> Option<preflight::Connections> {
-        if !self.options.tcp_established || self.options.tcp_close {
-            return None;
-        }
-        let (pid, cgroup) = (self.container.process.pid(), self.container.cgroup.clone());
-        aside(move || preflight::unsent(pid, &cgroup)).await
     }
 
     /// The image is complete; the container runs again, or dies as it was meant to.

@@ -278,6 +278,11 @@ impl Attempt {
         if self.options().tcp_close {
             config = config.flag("tcp-close");
         }
+        if self.options().tcp_established && self.network.is_some() {
+            // Nothing of it is restored anyway. But only then CRIU locks the network until all
+            // sockets are there; one that sends before gets an answer that ends it.
+            config = config.set("empty-ns", "net");
+        }
         if self.version.flavour == Flavour::Runc {
             return config;
         }

@@ -12,10 +12,8 @@ use crate::reaper::parent;
 /// As /proc/net/tcp numbers them; CRIU needs to be asked for all others.
 const LISTEN: &str = "0A";
 const CLOSE: &str = "07";
-/// This end has sent its last: FIN-WAIT-1, LAST-ACK and CLOSING.
-const CLOSING: [&str; 3] = ["04", "09", "0B"];
 
-/// TCP connections that are in the way.
+/// Open TCP connections, which nobody said what to do with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connections {
     first: String,
@@ -34,8 +32,6 @@ struct Connection {
     local: SocketAddr,
     remote: SocketAddr,
     inode: u64,
-    /// Closed by this end with data that the other end hasn't got yet.
-    unsent: bool,
 }
 
 impl fmt::Display for Connections {
@@ -55,20 +51,10 @@ impl fmt::Display for Stray {
 /// Connections of the container's processes, if there are any. What can't be read is
 /// left for CRIU to find.
 pub(super) fn connections(init: u32, cgroup: &Cgroup) -> Option<Connections> {
-    find(init, cgroup, |_| true)
-}
-
-/// Those that CRIU can dump and not restore: nothing can be sent any more on what is closed.
-pub(super) fn unsent(init: u32, cgroup: &Cgroup) -> Option<Connections> {
-    find(init, cgroup, |connection| connection.unsent)
-}
-
-fn find(init: u32, cgroup: &Cgroup, wanted: impl Fn(&Connection) -> bool) -> Option<Connections> {
     let read = |name| fs::read_to_string(format!("/proc/{init}/net/{name}")).unwrap_or_default();
     let open: BTreeMap<u64, Connection> = [read("tcp"), read("tcp6")]
         .iter()
         .flat_map(|table| table.lines().filter_map(Connection::parse))
-        .filter(wanted)
         .map(|connection| (connection.inode, connection))
         .collect();
     if open.is_empty() {
@@ -136,15 +122,12 @@ impl Connection {
     fn parse(line: &str) -> Option<Connection> {
         let mut fields = line.split_whitespace().skip(1);
         let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
-        let (to_send, _) = fields.next()?.split_once(':')?;
-        // That it is closed counts as one byte.
-        let unsent = CLOSING.contains(&state) && u32::from_str_radix(to_send, 16).ok()? > 1;
-        let inode = fields.nth(4)?.parse().ok()?;
+        let inode = fields.nth(5)?.parse().ok()?;
         // One that has no socket any more only waits for its time to be over.
         if matches!(state, LISTEN | CLOSE) || inode == 0 {
             return None;
         }
-        Some(Connection { local: address(local)?, remote: address(remote)?, inode, unsent })
+        Some(Connection { local: address(local)?, remote: address(remote)?, inode })
     }
 }
 
@@ -174,11 +157,6 @@ mod tests {
         let connection = Connection::parse(line).unwrap();
         assert_eq!((connection.local.to_string(), connection.inode), ("172.17.0.2:8080".to_owned(), 4711));
         assert_eq!(connection.remote.to_string(), "172.17.0.1:50000");
-        assert!(!connection.unsent);
-        for (state, queue, unsent) in [("04", "2", true), ("04", "1", false), ("01", "2", false)] {
-            let line = line.replace("01 00000000:", &format!("{state} 0000000{queue}:"));
-            assert_eq!(Connection::parse(&line).unwrap().unsent, unsent, "{state} {queue}");
-        }
         let mapped = address("0000000000000000FFFF00000100007F:0016").unwrap();
         assert_eq!(mapped.to_string(), "127.0.0.1:22");
     }

@@ -31,7 +31,7 @@ CONFIGURATION = f"""
     http {{
         access_log {FOLDER}/access.log;
         client_body_temp_path {FOLDER}/temporary;
-        # Kept, because CRIU can't restore a TCP connection that is closed before all is sent.
+        # Kept: it is the connections that are to survive.
         upstream itself {{
             server {ADDRESS};
             keepalive 4;

@@ -38,7 +38,7 @@ ghost FILE BYTES                    hold an open file whose name is gone
 listen PORT                         a TCP server that repeats what it hears
 connected                           hold a TCP connection to oneself
 talk HOST PORT                      hold a TCP connection to a server that repeats what it hears
-closing                             hold one to oneself, closed with data on its way
+stream                              send to oneself as fast as it goes
 loopback                            talk to oneself over 127.0.0.1
 logger FILE                         store a container's output, as a binary:// logger";
 
@@ -82,7 +82,7 @@ fn run(words: &[&str]) -> io::Result<u8> {
         ["listen", port] => network::listen(number(port)? as u16),
         ["connected"] => network::connected(),
         ["talk", host, port] => network::talk(host, number(port)? as u16),
-        ["closing"] => network::closing(),
+        ["stream"] => network::stream(),
         ["loopback"] => network::loopback(),
         // The shim hands over a key and a value from the query of the URI.
         ["logger", file] => logger::store(file),

@@ -1,7 +1,8 @@
-//! TCP: a server, connections that are open or being closed at dump time, and the loopback device.
+//! TCP: a server, connections that are open at dump time, and the loopback device.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::mpsc::{self, TrySendError};
 use std::thread;
 use std::time::Duration;
 
@@ -38,24 +39,36 @@ fn word_for(outcome: io::Result<bool>) -> String {
     }
 }
 
-/// A connection that is closed at one end, with more sent than the other end has room for.
-pub(crate) fn closing() -> io::Result<u8> {
+/// Both ends of a connection, with data on its way at any time.
+pub(crate) fn stream() -> io::Result<u8> {
     let (mut here, mut there) = pair()?;
-    here.set_nonblocking(true)?;
-    let mut sent = 0;
-    loop {
-        match here.write(&[7; 4096]) {
-            Ok(bytes) => sent += bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error),
+    thread::spawn(move || -> io::Result<()> {
+        let chunk = pattern();
+        loop {
+            here.write_all(&chunk)?;
         }
-    }
-    here.shutdown(Shutdown::Write)?;
-    let mut heard = 0;
+    });
+    let (said, heard) = mpsc::sync_channel(1);
+    thread::spawn(move || {
+        let (chunk, mut read) = (pattern(), vec![0; PATTERN]);
+        while there.read_exact(&mut read).is_ok() && read == chunk {
+            if said.try_send(()) == Err(TrySendError::Disconnected(())) {
+                break;
+            }
+        }
+    });
     check_on_demand(|| {
-        heard += there.read_to_end(&mut Vec::new())?;
-        Ok(if heard == sent { "all".into() } else { format!("{heard} of {sent} bytes") })
+        // What was there already says nothing about now.
+        while heard.try_recv().is_ok() {}
+        let flows = (0..2).all(|_| heard.recv_timeout(Duration::from_secs(10)).is_ok());
+        Ok(if flows { "flows".into() } else { "broken".into() })
     })
+}
+
+const PATTERN: usize = 100_003;
+
+fn pattern() -> Vec<u8> {
+    (0..PATTERN).map(|at| (at % 251) as u8).collect()
 }
 
 /// Makes a new connection each time: it works only while the device is up.

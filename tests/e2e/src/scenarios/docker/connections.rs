@@ -11,7 +11,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         docker_scenario!(a_connection_that_is_not_to_be_kept_is_closed),
         docker_scenario!(connections_are_closed_if_the_restore_says_so),
         docker_scenario!(an_open_connection_is_in_the_way_and_named),
-        docker_scenario!(a_connection_that_is_closing_is_in_the_way_and_named),
+        docker_scenario!(data_on_its_way_arrives),
     ]
 }
 
@@ -84,13 +84,12 @@ fn an_open_connection_is_in_the_way_and_named(docker: &Docker<'_>) -> Outcome {
     Ok(())
 }
 
-fn a_connection_that_is_closing_is_in_the_way_and_named(docker: &Docker<'_>) -> Outcome {
-    let container = ready(docker, KEPT, &["closing"])?;
-    let said = docker.refusal(&["checkpoint", "create", &container.name, "one"])?;
-    is_a_sentence(&said, &["127.0.0.1:", "of guest (pid ", "try again", "cryo.tcp=close"])?;
-    // Once all has been read, it can be kept.
-    container.asks(1, "all")?;
-    container.come_back("two")?;
-    container.asks(2, "all")?;
+fn data_on_its_way_arrives(docker: &Docker<'_>) -> Outcome {
+    let container = ready(docker, KEPT, &["stream"])?;
+    container.asks(1, "flows")?;
+    for times in 2..8 {
+        container.come_back(&format!("round-{times}"))?;
+        container.asks(times, "flows")?;
+    }
     container.rm()
 }

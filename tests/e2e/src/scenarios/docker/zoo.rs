@@ -30,6 +30,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             survives(bench, TCP, &["python3", "/zoo/redis.py", "tcp"])
         }),
         Scenario::new("zoo::nginx", |bench| survives(bench, &[], &["python3", "/zoo/nginx.py"])),
+        Scenario::new("zoo::nginx_by_tcp", |bench| {
+            survives(bench, TCP, &["python3", "/zoo/nginx.py", "tcp"])
+        }),
         Scenario::new("zoo::node", |bench| survives(bench, &[], &["node", "/zoo/node.js"])),
         Scenario::new("zoo::jvm", |bench| survives(bench, &[], &["java", "-Xmx64m", "/zoo/Jvm.java"])),
         Scenario::new("zoo::jvm_by_tcp", |bench| {
