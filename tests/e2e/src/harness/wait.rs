@@ -15,6 +15,7 @@ static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {
 });
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+const LONGEST_BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// The end of a wait that begins now.
 pub(crate) fn deadline(patience: Duration) -> Instant {
@@ -38,15 +39,17 @@ pub(crate) fn eventually_within<T>(
     what: &str,
     mut look: impl FnMut() -> Option<T>,
 ) -> Outcome<T> {
-    let deadline = deadline(patience);
+    let begun = Instant::now();
     loop {
         if let Some(found) = look() {
             return Ok(found);
         }
-        if Instant::now() >= deadline {
+        let waited = begun.elapsed();
+        if waited >= patient(patience) {
             return Err(Failure::new(format!("not within {:?}: {what}", patient(patience))));
         }
-        std::thread::sleep(BETWEEN_LOOKS);
+        // Many a look starts a program, and there are other trials.
+        std::thread::sleep((waited / 5).clamp(BETWEEN_LOOKS, LONGEST_BETWEEN_LOOKS));
     }
 }
 
