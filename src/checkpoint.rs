@@ -25,6 +25,7 @@ use crate::criu::config::Config;
 use crate::criu::log::{self, Failure};
 use crate::criu::{self, NETWORK_KEY, devices, hierarchies};
 use crate::journal::Folder;
+use crate::policy::Policy;
 use crate::reaper::Process;
 use crate::restore::{forget_daemons_copy, note_daemons_copy};
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
@@ -53,9 +54,7 @@ pub struct Request {
     /// Where the client wants CRIU's log and statistics.
     pub work: Option<PathBuf>,
     pub options: criu::Options,
-    pub deadline: Option<Duration>,
-    /// Not while processes run in it that were added later.
-    pub refuses_execs: bool,
+    pub policy: Policy,
 }
 
 /// The container that is to be checkpointed, as it is at this moment.
@@ -217,7 +216,7 @@ impl Attempt<'_> {
             config: Some(&config),
             hold: None,
             hostname: None,
-            deadline: self.request.deadline.unwrap_or(DEFAULT_DEADLINE),
+            deadline: self.request.policy.deadline().unwrap_or(DEFAULT_DEADLINE),
             abort: self.abort,
         };
         let dumped = subject.runtime.checkpoint(&call, !self.request.exit).await;
@@ -258,13 +257,16 @@ impl Attempt<'_> {
     }
 
     fn config(&self) -> Config {
-        let mut config = Config::new();
+        let policy = &self.request.policy;
+        let mut config = Config::new(policy);
         if self.request.exit {
             // Called back before the kill; see `seal::from_criu`.
             config = config.set("action-script", criu::our_script());
             // Files that were deleted under one of their names. CRIU removes the names
             // it gives them if the container runs on, and the image would lack them.
-            config = config.flag("link-remap");
+            if policy.remaps_links() {
+                config = config.flag("link-remap");
+            }
         }
         // Connections that nobody has accepted yet; their other ends try again.
         config = config.flag("skip-in-flight");
@@ -272,6 +274,8 @@ impl Attempt<'_> {
             // The lock keeps peers of open connections quiet. Without any there is
             // nothing to lock, and nothing to be left locked if CRIU is killed.
             config = config.set("network-lock", "skip");
+        } else if let Some(lock) = policy.network_lock() {
+            config = config.set("network-lock", lock.name());
         }
         config = hierarchies::of_container(config, self.container.process.pid());
         if self.version.flavour == Flavour::Runc {
@@ -379,11 +383,7 @@ pub(crate) fn hand_on(file: &Path, folder: &Path) -> io::Result<()> {
 
 /// What the client asks for, and what is always good for a container.
 fn in_force(asked: &criu::Options, container: &Container<'_>) -> criu::Options {
-    criu::Options {
-        file_locks: true,
-        shell_job: asked.shell_job && container.subject.has_terminal(),
-        ..asked.clone()
-    }
+    criu::Options { shell_job: asked.shell_job && container.subject.has_terminal(), ..asked.clone() }
 }
 
 pub(crate) fn find_criu() -> Result<(), Error> {

@@ -10,7 +10,7 @@ mod lifecycle;
 pub mod state;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,7 +20,7 @@ use crate::docker::{Restarted, Stops};
 use crate::event::Events;
 use crate::journal::Journal;
 use crate::mount::{self, Mount};
-use crate::policy::{self, Annotations, NotAllowed};
+use crate::policy::{self, NotAllowed, Policy};
 use crate::reaper::{Exit, Reaper};
 use crate::stdio::{self, Paths};
 use crate::{bundle, checkpoint, restore, runtime};
@@ -184,8 +184,9 @@ impl Container {
         created.await.unwrap_or(Err(Error::Gone))
     }
 
-    pub fn annotations(&self) -> &Annotations {
-        &self.subject.spec.annotations
+    /// What holds for it at this moment.
+    pub async fn policy(&self, node_file: &Path) -> Result<Policy, Error> {
+        Ok(lifecycle::in_force(&self.subject.spec.annotations, node_file).await?)
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

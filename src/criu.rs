@@ -6,29 +6,15 @@ pub mod devices;
 pub mod hierarchies;
 pub mod images;
 pub mod log;
+mod options;
 pub mod timers;
 
 use std::io;
 
-use serde::{Deserialize, Serialize};
+pub use options::Options;
 
 /// Set by CRIU for the scripts it runs.
 const PID_VARIABLE: &str = "CRTOOLS_INIT_PID";
-
-/// What CRIU is asked to carry along. In force at the dump, written into the image and
-/// applied again at the restore: a lock that was dumped is never lost silently.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Options {
-    pub tcp_established: bool,
-    /// At the restore: connections that were open come back closed.
-    pub tcp_close: bool,
-    pub external_unix_sockets: bool,
-    pub shell_job: bool,
-    pub file_locks: bool,
-    pub empty_namespaces: Vec<String>,
-    pub cgroups_mode: Option<String>,
-}
 
 /// Our own binary, as a script for CRIU to run; found even if its file was replaced.
 pub fn our_script() -> String {

@@ -2,165 +2,223 @@
 //! within what the node's owner allows.
 
 mod node_file;
+mod wishes;
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use node_file::{NodeFile, NotAllowed};
+use wishes::{NAMES, Problem, Wishes};
+pub use wishes::{NetworkLock, Tcp};
 
-/// Whether a checkpoint stops the container if the client didn't say.
-pub const EXIT: &str = "cryo.checkpoint.exit";
-/// Time after which a checkpoint or restore is given up.
-pub const TIMEOUT: &str = "cryo.timeout";
+/// The node's own configuration.
+pub const NODE_FILE: &str = "/etc/cryo/config.toml";
 /// What becomes of open TCP connections.
 pub const TCP: &str = "cryo.tcp";
-
-/// What becomes of processes that were added to the container.
-pub const EXEC: &str = "cryo.exec";
 /// The checkpoint that a container starts from.
 pub const RESTORE_FROM: &str = "cryo.restore-from";
-
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("annotation {name}={value:?}: {expected}")]
-pub struct Error {
-    name: &'static str,
-    value: String,
-    expected: &'static str,
-}
-
-pub type Annotations = HashMap<String, String>;
-
 /// Docker's namespace in containerd.
 pub const DOCKER: &str = "moby";
 
-/// Whether all that annotations ask for can be understood: better told when the container
-/// is made than when it is to be checkpointed.
-pub fn check(annotations: &Annotations) -> Result<(), Error> {
-    exits_after_checkpoint(annotations, "")?;
-    deadline(annotations)?;
-    tcp(annotations)?;
-    refuses_execs(annotations).map(drop)
+const PREFIX: &str = "cryo.";
+/// Of a value that is shown.
+const SHOWN: usize = 60;
+/// Deleted files that are carried along if nobody says how large they may be.
+const GHOST_BYTES: u64 = 64 << 20;
+
+pub type Annotations = HashMap<String, String>;
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("annotation {name}={value:?}: {expected}")]
+    Value { name: String, value: String, expected: &'static str },
+    #[error("annotation {0}: there is none of that name; there are {list}", list = names())]
+    Unknown(String),
+    #[error("annotation {name}: this node doesn't allow it: its owner does with allow = [\"{name}\"] in {}", file.display())]
+    Forbidden { name: String, file: PathBuf },
+    #[error("annotation {name}: this node allows {most} at most: its owner changes that with {key} in {}", file.display())]
+    Above { name: String, most: String, key: &'static str, file: PathBuf },
+    #[error(
+        "annotation cryo.network-lock=skip: connections that are to be kept need the lock: leave it out, or set cryo.tcp=close"
+    )]
+    Unlocked,
 }
 
-/// What a checkpoint without options does. Docker means to stop the container, but tells
-/// so only to the stock shim.
-pub fn exits_after_checkpoint(annotations: &Annotations, namespace: &str) -> Result<bool, Error> {
-    let Some(value) = annotations.get(EXIT) else { return Ok(namespace == DOCKER) };
-    value.parse().map_err(|_| Error { name: EXIT, value: value.clone(), expected: "give true or false" })
+/// What holds for a container's checkpoints and restores.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    wishes: Wishes,
+    plugins: Option<PathBuf>,
 }
 
-pub fn deadline(annotations: &Annotations) -> Result<Option<Duration>, Error> {
-    let Some(value) = annotations.get(TIMEOUT) else { return Ok(None) };
-    match duration(value) {
-        Some(deadline) if !deadline.is_zero() => Ok(Some(deadline)),
-        _ => Err(Error {
-            name: TIMEOUT,
-            value: value.clone(),
-            expected: "give a time above zero, like 90s, 15m or 1h",
-        }),
+impl Policy {
+    /// Annotations, within what the node file at `path` says.
+    pub fn of(annotations: &Annotations, node: &NodeFile, path: &Path) -> Result<Policy, Error> {
+        let mut asked = Wishes::default();
+        for (name, value) in annotations {
+            let Some(wish) = name.strip_prefix(PREFIX) else { continue };
+            if name == RESTORE_FROM {
+                continue;
+            }
+            asked.take(wish, value).map_err(|problem| Error::of(problem, name, value))?;
+            if !node.allows(name) {
+                return Err(Error::Forbidden { name: name.clone(), file: path.to_owned() });
+            }
+        }
+        node.check_limits(&asked).map_err(|(name, most, key)| Error::Above {
+            name: format!("{PREFIX}{name}"),
+            most,
+            key,
+            file: path.to_owned(),
+        })?;
+        let wishes = asked.or(node.usual());
+        if wishes.network_lock == Some(NetworkLock::Skip) && wishes.tcp == Some(Tcp::Established) {
+            return Err(Error::Unlocked);
+        }
+        Ok(Policy { wishes, plugins: node.plugins() })
+    }
+
+    /// What a checkpoint without options does. Docker means to stop the container, but tells
+    /// so only to the stock shim.
+    pub fn exits_after_checkpoint(&self, namespace: &str) -> bool {
+        self.wishes.exit.unwrap_or(namespace == DOCKER)
+    }
+
+    /// Time after which a checkpoint or restore is given up.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.wishes.timeout
+    }
+
+    /// Whether a container isn't checkpointed while processes run in it that were added by
+    /// exec, and won't be in the image.
+    pub fn refuses_execs(&self) -> bool {
+        self.wishes.refuses_execs.unwrap_or(false)
+    }
+
+    /// What becomes of open TCP connections.
+    pub fn tcp(&self) -> Option<Tcp> {
+        self.wishes.tcp
+    }
+
+    /// File locks are carried along, and taken again.
+    pub fn keeps_file_locks(&self) -> bool {
+        self.wishes.file_locks.unwrap_or(true)
+    }
+
+    /// Open files that lost one of their names are carried along.
+    pub fn remaps_links(&self) -> bool {
+        self.wishes.link_remap.unwrap_or(true)
+    }
+
+    /// Deleted files up to this size travel inside the image.
+    pub fn ghost_limit(&self) -> u64 {
+        self.wishes.ghost_limit.unwrap_or(GHOST_BYTES)
+    }
+
+    pub fn external_unix_sockets(&self) -> bool {
+        self.wishes.external_unix_sockets.unwrap_or(false)
+    }
+
+    pub fn cgroups_mode(&self) -> Option<&str> {
+        self.wishes.cgroups.as_deref()
+    }
+
+    /// How connections that are kept are protected.
+    pub fn network_lock(&self) -> Option<NetworkLock> {
+        self.wishes.network_lock
+    }
+
+    /// What confines the processes after a restore.
+    pub fn lsm_profile(&self) -> Option<&str> {
+        self.wishes.lsm_profile.as_deref()
+    }
+
+    /// Where CRIU finds its plugins.
+    pub fn plugins(&self) -> Option<&Path> {
+        self.plugins.as_deref()
     }
 }
 
-/// What becomes of open TCP connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tcp {
-    /// A container that has some isn't checkpointed.
-    Refuse,
-    /// They go on after a restore, if their other ends are still there.
-    Established,
-    /// They are closed at a restore.
-    Close,
-}
-
-pub fn tcp(annotations: &Annotations) -> Result<Option<Tcp>, Error> {
-    match annotations.get(TCP).map(String::as_str) {
-        None => Ok(None),
-        Some("refuse") => Ok(Some(Tcp::Refuse)),
-        Some("established") => Ok(Some(Tcp::Established)),
-        Some("close") => Ok(Some(Tcp::Close)),
-        Some(value) => {
-            Err(Error { name: TCP, value: value.to_owned(), expected: "give established, close or refuse" })
+impl Error {
+    fn of(problem: Problem, name: &str, value: &str) -> Error {
+        match problem {
+            Problem::Unknown => Error::Unknown(shown(name)),
+            Problem::Value(expected) => Error::Value { name: name.to_owned(), value: shown(value), expected },
         }
     }
 }
 
-/// Whether a container isn't checkpointed while processes run in it that were added by
-/// exec, and won't be in the image.
-pub fn refuses_execs(annotations: &Annotations) -> Result<bool, Error> {
-    match annotations.get(EXEC).map(String::as_str) {
-        None | Some("terminate") => Ok(false),
-        Some("refuse") => Ok(true),
-        Some(value) => {
-            Err(Error { name: EXEC, value: value.to_owned(), expected: "give terminate or refuse" })
-        }
+fn shown(text: &str) -> String {
+    if text.chars().count() <= SHOWN {
+        text.to_owned()
+    } else {
+        text.chars().take(SHOWN).chain(['…']).collect()
     }
 }
 
-/// A bare number is one of seconds.
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit).map(Duration::from_secs)
+fn names() -> String {
+    NAMES.map(|name| format!("{PREFIX}{name}")).join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn annotated(name: &str, value: &str) -> Annotations {
-        [(name.to_owned(), value.to_owned())].into()
+    fn annotated(pairs: &[(&str, &str)]) -> Annotations {
+        pairs.iter().map(|(name, value)| (format!("cryo.{name}"), (*value).to_owned())).collect()
+    }
+
+    fn policy(node: &str, pairs: &[(&str, &str)]) -> Result<Policy, Error> {
+        Policy::of(&annotated(pairs), &NodeFile::parse(node).unwrap(), Path::new("/node"))
     }
 
     #[test]
     fn without_options_docker_stops_and_others_run_on() {
-        assert_eq!(exits_after_checkpoint(&Annotations::new(), "moby"), Ok(true));
-        assert_eq!(exits_after_checkpoint(&Annotations::new(), "k8s.io"), Ok(false));
+        let usual = policy("", &[]).unwrap();
+        assert!(usual.exits_after_checkpoint("moby") && !usual.exits_after_checkpoint("k8s.io"));
+        let other = policy("", &[("checkpoint.exit", "false")]).unwrap();
+        assert!(!other.exits_after_checkpoint("moby"));
     }
 
     #[test]
-    fn the_annotation_decides_otherwise() {
-        assert_eq!(exits_after_checkpoint(&annotated(EXIT, "false"), "moby"), Ok(false));
-        assert_eq!(exits_after_checkpoint(&annotated(EXIT, "true"), "default"), Ok(true));
-        let error = exits_after_checkpoint(&annotated(EXIT, "yes"), "moby").unwrap_err();
+    fn what_can_not_be_understood_is_refused_in_a_sentence() {
+        let error = policy("", &[("checkpoint.exit", "yes")]).unwrap_err();
         assert_eq!(error.to_string(), r#"annotation cryo.checkpoint.exit="yes": give true or false"#);
+        let error = policy("", &[("tpc", "close")]).unwrap_err().to_string();
+        assert!(error.starts_with("annotation cryo.tpc: ") && error.contains("cryo.tcp"), "{error}");
+        let long = policy("", &[("tcp", &"x".repeat(5000))]).unwrap_err().to_string();
+        assert!(long.len() < 200, "{long}");
+        assert_eq!(
+            policy("", &[("tcp", "established"), ("network-lock", "skip")]).unwrap_err(),
+            Error::Unlocked
+        );
+        let foreign = [("io.cri-o.x".to_owned(), "y".to_owned())].into();
+        assert!(Policy::of(&foreign, &NodeFile::default(), Path::new("/")).is_ok());
     }
 
     #[test]
-    fn a_timeout_is_a_time_above_zero() {
-        for (text, seconds) in [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3600)] {
-            assert_eq!(deadline(&annotated(TIMEOUT, text)), Ok(Some(Duration::from_secs(seconds))));
-        }
-        for text in ["0", "0s", "s", "", "-1", "1.5", "1d", "99999999999999999999", "9999999999999999999h"] {
-            assert!(deadline(&annotated(TIMEOUT, text)).is_err(), "{text}");
-        }
+    fn the_nodes_owner_has_the_last_word() {
+        let profile = [("lsm-profile", "apparmor:unconfined")];
+        let error = policy("", &profile).unwrap_err().to_string();
+        assert!(error.contains("allow = [\"cryo.lsm-profile\"] in /node"), "{error}");
+        assert!(policy("allow = [\"cryo.lsm-profile\"]", &profile).is_ok());
+        assert!(policy("deny = [\"cryo.tcp\"]", &[("tcp", "close")]).is_err());
+        let large = [("ghost-limit", "2G")];
+        let error = policy("", &large).unwrap_err().to_string();
+        assert!(error.contains("cryo.ghost-limit") && error.contains("/node"), "{error}");
+        assert!(policy("[limits]\nghost-limit = \"4G\"", &large).is_ok());
+        assert!(policy("[limits]\ntimeout = \"1m\"", &[("timeout", "2m")]).is_err());
     }
 
     #[test]
-    fn tcp_connections_are_kept_or_closed_if_asked_for() {
-        assert_eq!(tcp(&Annotations::new()), Ok(None));
-        assert_eq!(tcp(&annotated(TCP, "established")), Ok(Some(Tcp::Established)));
-        assert_eq!(tcp(&annotated(TCP, "close")), Ok(Some(Tcp::Close)));
-        assert!(tcp(&annotated(TCP, "yes")).is_err());
-    }
-
-    #[test]
-    fn a_container_is_made_only_if_its_annotations_are_understood() {
-        assert_eq!(check(&annotated("cryo.other", "x")), Ok(()));
-        for (name, value) in [(EXIT, "yes"), (TIMEOUT, "0"), (TCP, "maybe"), (EXEC, "")] {
-            assert!(check(&annotated(name, value)).is_err(), "{name}");
-        }
-    }
-
-    #[test]
-    fn added_processes_end_unless_the_owner_minds() {
-        assert_eq!(refuses_execs(&Annotations::new()), Ok(false));
-        assert_eq!(refuses_execs(&annotated(EXEC, "terminate")), Ok(false));
-        assert_eq!(refuses_execs(&annotated(EXEC, "refuse")), Ok(true));
-        assert!(refuses_execs(&annotated(EXEC, "wait")).is_err());
+    fn annotations_go_before_the_nodes_defaults() {
+        let node = "[defaults]\ntcp = \"established\"\nfile-locks = false\nghost-limit = \"2M\"";
+        let usual = policy(node, &[]).unwrap();
+        assert_eq!(usual.tcp(), Some(Tcp::Established));
+        assert!(!usual.keeps_file_locks());
+        assert_eq!(usual.ghost_limit(), 2 << 20);
+        let refuses = policy(node, &[("tcp", "refuse"), ("ghost-limit", "4M")]).unwrap();
+        assert_eq!((refuses.tcp(), refuses.ghost_limit()), (Some(Tcp::Refuse), 4 << 20));
     }
 }

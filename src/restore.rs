@@ -31,7 +31,7 @@ use crate::container::{Live, Subject, claim_cgroup, remove_unfinished};
 use crate::criu::config::Config;
 use crate::criu::log::Failure;
 use crate::criu::{self, devices};
-use crate::policy;
+use crate::policy::Policy;
 use crate::reaper::Process;
 use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version, hook};
 use crate::stdio::{self, ConsoleSocket};
@@ -104,8 +104,6 @@ pub enum Error {
     #[error(transparent)]
     NoCriu(checkpoint::Error),
     #[error(transparent)]
-    Policy(#[from] policy::Error),
-    #[error(transparent)]
     Mount(#[from] adapt::Missing),
     #[error("cannot restore: {0}")]
     Hook(#[from] hook::Error),
@@ -116,10 +114,8 @@ pub enum Error {
 }
 
 /// Checks the image and makes what the client may want to see before the restore.
-pub async fn prepare(subject: Arc<Subject>, image: &Path) -> Result<Prepared, Error> {
+pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Result<Prepared, Error> {
     find_criu().map_err(Error::NoCriu)?;
-    let deadline = policy::deadline(&subject.spec.annotations)?;
-    let closes_tcp = policy::tcp(&subject.spec.annotations)? == Some(policy::Tcp::Close);
     let path = image.to_owned();
     let image = aside(move || Image::open(&path)).await?;
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
@@ -131,10 +127,8 @@ pub async fn prepare(subject: Arc<Subject>, image: &Path) -> Result<Prepared, Er
     aside(move || adapt::check_mounts(&bundle)).await?;
     let private = sharing == Sharing::Private;
     let own_users = subject.spec.sharing("user") == Sharing::Private;
-    let deadline = deadline.unwrap_or(DEFAULT_DEADLINE);
     let abort = Abort::default();
-    let mut attempt =
-        Attempt { subject, image, version, deadline, network: None, closes_tcp, anchor: 0, abort };
+    let mut attempt = Attempt { subject, image, version, policy, network: None, anchor: 0, abort };
     if private && own_users {
         return held::begin(attempt).await;
     }
@@ -169,10 +163,8 @@ struct Attempt {
     subject: Arc<Subject>,
     image: Image,
     version: Version,
-    deadline: Duration,
+    policy: Policy,
     network: Option<Network>,
-    /// Connections of the image are closed, even if they were meant to be kept.
-    closes_tcp: bool,
     /// The pid of who holds the namespaces before the container does.
     anchor: u32,
     abort: Abort,
@@ -216,7 +208,7 @@ impl Attempt {
             config: Some(&config),
             hold,
             hostname: self.new_name(),
-            deadline: if hold.is_some() { held::LONGEST } else { self.deadline },
+            deadline: if hold.is_some() { held::LONGEST } else { self.deadline() },
             abort: &self.abort,
         };
         let result = self.restore(&call, terminal).await;
@@ -257,20 +249,20 @@ impl Attempt {
 
     /// What was in force at the dump; CRIU drops locks silently otherwise.
     fn options(&self) -> criu::Options {
-        match &self.image.manifest {
-            Some(manifest) => {
-                let mut options = manifest.options.clone();
-                options.tcp_close |= options.tcp_established && self.closes_tcp;
-                options.tcp_established &= !options.tcp_close;
-                options
-            }
+        let dumped = match &self.image.manifest {
+            Some(manifest) => manifest.options.clone(),
             // Of somebody else's image nothing is known, and locks do no harm.
             None => criu::Options { file_locks: true, ..criu::Options::default() },
-        }
+        };
+        dumped.for_restore(&self.policy)
+    }
+
+    fn deadline(&self) -> Duration {
+        self.policy.deadline().unwrap_or(DEFAULT_DEADLINE)
     }
 
     fn config(&self, hold: Option<&Path>) -> Config {
-        let mut config = Config::new();
+        let mut config = Config::new(&self.policy);
         let is_adjusted = self.new_name().is_some() || guard::is_needed(&self.subject.bundle);
         if hold.is_some() || is_adjusted {
             config = config.set("action-script", criu::our_script());

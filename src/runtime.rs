@@ -271,6 +271,9 @@ impl Runtime {
         if let Some(mode) = &options.cgroups_mode {
             command = command.arg("--manage-cgroups-mode").arg(mode);
         }
+        if let Some(profile) = &options.lsm_profile {
+            command = command.arg("--lsm-profile").arg(profile);
+        }
         if let Some(name) = call.hostname {
             command = command.env(guard::NAME_VARIABLE, name);
         }

@@ -114,6 +114,7 @@ fn from_checkpoint(options: runc::CheckpointOptions) -> CheckpointOptions {
             file_locks: options.file_locks,
             empty_namespaces: options.empty_namespaces,
             cgroups_mode: Some(options.cgroups_mode).filter(|mode| !mode.is_empty()),
+            lsm_profile: None,
         },
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cryo::container::Node;
 use cryo::docker::Stops;
 use cryo::journal::Journal;
+use cryo::policy::NODE_FILE;
 use cryo::reaper::Reaper;
 use cryo::sys;
 use cryo_protos::create_task;
@@ -30,7 +31,6 @@ use crate::task::Service;
 /// containerd makes this fifo in the bundle.
 const LOG: &str = "log";
 pub(crate) const JOURNAL: &str = "/var/log/cryo";
-const NODE_FILE: &str = "/etc/cryo/config.toml";
 const STOPS: &str = "/run/cryo/stops";
 const TTRPC_VARIABLE: &str = "TTRPC_ADDRESS";
 /// How long the last events may take when the shim ends.

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use cryo::checkpoint;
 use cryo::checkpoint::image;
 use cryo::container::Error;
-use cryo::policy::NotAllowed;
+use cryo::policy::{self, NotAllowed};
 use cryo::restore;
 use cryo::runtime::{self, Cause};
 use cryo::stdio;
@@ -42,6 +42,9 @@ fn code(error: &Error) -> Code {
         Error::NotAllowed(NotAllowed::Elsewhere { .. }) => Code::PERMISSION_DENIED,
         Error::NotAllowed(NotAllowed::Unreadable { .. } | NotAllowed::Open(_)) => Code::FAILED_PRECONDITION,
         Error::NotAllowed(NotAllowed::Missing { .. }) => Code::NOT_FOUND,
+        Error::Policy(policy::Error::Forbidden { .. } | policy::Error::Above { .. }) => {
+            Code::PERMISSION_DENIED
+        }
         Error::Invalid(_) | Error::Policy(_) | Error::NotAllowed(NotAllowed::Relative(_)) => {
             Code::INVALID_ARGUMENT
         }
@@ -120,7 +123,6 @@ fn of_restore(error: &restore::Error) -> Code {
         | restore::Error::OtherArchitecture { .. }
         | restore::Error::OtherNetwork { .. }
         | restore::Error::Mount(_) => Code::FAILED_PRECONDITION,
-        restore::Error::Policy(_) => Code::INVALID_ARGUMENT,
         restore::Error::Hold(_)
         | restore::Error::Hook(_)
         | restore::Error::Anchor(_)

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use cryo::checkpoint;
 use cryo::container::{Container, Create, Ended, Node, Status};
-use cryo::policy::{self, Tcp};
 use cryo::stdio::Paths;
 use cryo_protos::api::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
@@ -280,24 +279,19 @@ impl Task for Service {
     async fn checkpoint(&self, _: &TtrpcContext, request: CheckpointTaskRequest) -> Result<Empty> {
         let container = self.container(&request.id)?;
         let options = convert::checkpoint_options(request.options.as_ref()).map_err(status::invalid)?;
-        let exit = match options.exit {
-            Some(exit) => exit,
-            None => policy::exits_after_checkpoint(container.annotations(), &self.0.namespace)
-                .map_err(status::invalid)?,
-        };
-        let deadline = policy::deadline(container.annotations()).map_err(status::invalid)?;
-        let mut criu = options.criu;
-        let tcp = policy::tcp(container.annotations()).map_err(status::invalid)?;
-        criu.tcp_established |= matches!(tcp, Some(Tcp::Established | Tcp::Close));
-        criu.tcp_close |= tcp == Some(Tcp::Close);
-        let refuses_execs = policy::refuses_execs(container.annotations()).map_err(status::invalid)?;
+        let policy = container.policy(&self.0.node.policy).await.map_err(status::of)?;
         let image = PathBuf::from(request.path);
         if checkpoint::is_temporary(&image) {
             let Shared { address, namespace, .. } = &*self.0;
             content::make_room(address, namespace, &request.id).await.map_err(status::held)?;
         }
-        let checkpoint =
-            checkpoint::Request { image, exit, work: options.work, options: criu, deadline, refuses_execs };
+        let checkpoint = checkpoint::Request {
+            image,
+            exit: options.exit.unwrap_or_else(|| policy.exits_after_checkpoint(&self.0.namespace)),
+            work: options.work,
+            options: options.criu.for_dump(&policy),
+            policy,
+        };
         container.checkpoint(checkpoint).await.map_err(status::of)?;
         Ok(Empty::default())
     }

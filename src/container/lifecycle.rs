@@ -11,7 +11,7 @@ use crate::cgroup::Cgroup;
 use crate::checkpoint::aside;
 use crate::journal::Journal;
 use crate::mount::{Mount, detach_all, detach_below, mount_all, unmount_all};
-use crate::policy::{self, NodeFile};
+use crate::policy::{self, Annotations, NodeFile, Policy};
 use crate::reaper::{Exit, Process, Reaper, parent};
 use crate::restore;
 use crate::runtime::{self, Ends, Runtime};
@@ -135,9 +135,24 @@ async fn annotated_checkpoint(create: &Create, node: &Node) -> Result<Option<Pat
     Ok(Some(source.await?))
 }
 
+/// What holds for the container at this moment: the node's owner may change it any time. A
+/// node file that can't be read allows nothing beyond what is safe, and is complained about:
+/// containers without wishes must not suffer from it.
+pub(super) async fn in_force(annotations: &Annotations, node_file: &Path) -> Result<Policy, policy::Error> {
+    let (annotations, node_file) = (annotations.clone(), node_file.to_owned());
+    aside(move || {
+        let node = NodeFile::read(&node_file).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the built-in defaults hold instead");
+            NodeFile::default()
+        });
+        Policy::of(&annotations, &node, &node_file)
+    })
+    .await
+}
+
 async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Error> {
     let spec = Spec::read(&create.bundle)?;
-    policy::check(&spec.annotations)?;
+    let policy = in_force(&spec.annotations, &node.policy).await?;
     let options = &create.options;
     let runtime = Runtime {
         binary: options.runtime.clone(),
@@ -166,7 +181,7 @@ async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Erro
     }
     let subject = Arc::new(subject);
     let init = match &create.checkpoint {
-        Some(image) => Init::Awaited(Box::new(restore::prepare(subject.clone(), image).await?)),
+        Some(image) => Init::Awaited(Box::new(restore::prepare(subject.clone(), image, policy).await?)),
         None => Init::Made(start_anew(&subject, options.no_new_keyring).await?),
     };
     Ok((subject, init))

@@ -7,19 +7,21 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-pub const FILE_NAME: &str = "criu.conf";
+use crate::policy::Policy;
 
-/// Deleted files up to this size travel inside the image.
-const GHOST_BYTES: &str = "64M";
+pub const FILE_NAME: &str = "criu.conf";
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Config(String);
 
 impl Config {
-    /// What suits every container: CRIU's own defaults are made for bare processes.
-    pub fn new() -> Config {
-        // Open files that were deleted.
-        Config::default().set("ghost-limit", GHOST_BYTES)
+    /// What holds for a container whatever is done with it.
+    pub fn new(policy: &Policy) -> Config {
+        let config = Config::default().set("ghost-limit", policy.ghost_limit().to_string());
+        match policy.plugins() {
+            Some(folder) => config.set("libdir", folder),
+            None => config,
+        }
     }
 
     pub fn flag(mut self, name: &str) -> Config {

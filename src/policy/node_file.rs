@@ -1,5 +1,6 @@
 //! The node's own configuration: what its owner lets annotations ask for.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -7,15 +8,37 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::RESTORE_FROM;
+use super::wishes::{NAMES, Problem, Wishes, bytes, duration};
+use super::{PREFIX, RESTORE_FROM};
+
+/// What could widen a container's rights or reach beyond it: only if the node's owner says so.
+const RESTRICTED: [&str; 3] = ["cryo.external-unix-sockets", "cryo.cgroups", "cryo.lsm-profile"];
+/// Deleted files can't fill a disk with their copies.
+const GHOST_LIMIT: &str = "1G";
 
 /// Read anew for each operation that needs it. A word that isn't known is an error: it
 /// may be a limit that was misspelt.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeFile {
     /// Folders that containers may be restored from by annotation, with all below.
     restore_from: Vec<PathBuf>,
+    /// Annotations that containers may have beyond those that are safe, and that they may not.
+    allow: Vec<String>,
+    deny: Vec<String>,
+    /// CRIU's plugins, for devices.
+    plugins: Option<PathBuf>,
+    limits: Limits,
+    /// What holds for containers that say nothing, named like the annotations.
+    defaults: BTreeMap<String, toml::Value>,
+}
+
+/// The most that an annotation may ask for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Limits {
+    ghost_limit: Option<String>,
+    timeout: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -36,14 +59,70 @@ pub enum NotAllowed {
 }
 
 impl NodeFile {
-    /// Without a file, nothing is allowed.
-    fn read(path: &Path) -> Result<NodeFile, NotAllowed> {
+    /// Without a file, nothing is allowed but what is safe.
+    pub fn read(path: &Path) -> Result<NodeFile, NotAllowed> {
         let problem = |problem: String| NotAllowed::Unreadable { path: path.to_owned(), problem };
         match fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| problem(error.message().to_owned())),
+            Ok(text) => NodeFile::parse(&text).map_err(problem),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(NodeFile::default()),
             Err(error) => Err(problem(error.to_string())),
         }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<NodeFile, String> {
+        let node: NodeFile = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        for name in node.allow.iter().chain(&node.deny) {
+            let known = name.strip_prefix(PREFIX).is_some_and(|wish| NAMES.contains(&wish));
+            if !known {
+                return Err(format!("allow and deny: there is no annotation {name:?}"));
+            }
+        }
+        let Limits { ghost_limit, timeout } = &node.limits;
+        if ghost_limit.as_deref().is_some_and(|size| bytes(size).is_none()) {
+            return Err("limits.ghost-limit: give a size, like 64M or 1G".to_owned());
+        }
+        if timeout.as_deref().is_some_and(|time| duration(time).is_none()) {
+            return Err("limits.timeout: give a time, like 90s, 15m or 1h".to_owned());
+        }
+        let mut wishes = Wishes::default();
+        for (name, value) in &node.defaults {
+            wishes.take(name, &plain(value)).map_err(|problem| match problem {
+                Problem::Unknown => format!("defaults.{name}: there is no such setting"),
+                Problem::Value(expected) => format!("defaults.{name}: {expected}"),
+            })?;
+        }
+        Ok(node)
+    }
+
+    pub(super) fn allows(&self, annotation: &str) -> bool {
+        let among = |list: &[String]| list.iter().any(|name| name == annotation);
+        !among(&self.deny) && (!RESTRICTED.contains(&annotation) || among(&self.allow))
+    }
+
+    /// What is asked for and too much: its name, what would do, and the key that says so.
+    pub(super) fn check_limits(&self, asked: &Wishes) -> Result<(), (&'static str, String, &'static str)> {
+        let size = self.limits.ghost_limit.as_deref().unwrap_or(GHOST_LIMIT);
+        if asked.ghost_limit.zip(bytes(size)).is_some_and(|(asked, most)| asked > most) {
+            return Err(("ghost-limit", size.to_owned(), "ghost-limit under [limits]"));
+        }
+        let Some(time) = self.limits.timeout.as_deref() else { return Ok(()) };
+        if asked.timeout.zip(duration(time)).is_some_and(|(asked, most)| asked > most) {
+            return Err(("timeout", time.to_owned(), "timeout under [limits]"));
+        }
+        Ok(())
+    }
+
+    /// Every one of them was understood when the file was read.
+    pub(super) fn usual(&self) -> Wishes {
+        let mut wishes = Wishes::default();
+        for (name, value) in &self.defaults {
+            let _ = wishes.take(name, &plain(value));
+        }
+        wishes
+    }
+
+    pub(super) fn plugins(&self) -> Option<PathBuf> {
+        self.plugins.clone()
     }
 
     /// The folder that an annotation names, if the node file at `path` allows it: where it
@@ -68,6 +147,17 @@ impl NodeFile {
         // The memory of a container is in it.
         let mode = fs::metadata(&real).map_err(missing)?.mode();
         if mode & 0o077 == 0 { Ok(real) } else { Err(NotAllowed::Open(named.to_owned())) }
+    }
+}
+
+/// As an annotation would say it.
+fn plain(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Boolean(switch) => switch.to_string(),
+        toml::Value::Integer(number) => number.to_string(),
+        // No setting takes any of the others.
+        _ => String::new(),
     }
 }
 
@@ -109,6 +199,24 @@ mod tests {
         let above = allowed.path().join("../../etc");
         assert!(source(Some(&text), &above).is_err());
         assert!(matches!(source(Some(&text), &allowed.path().join("no")), Err(NotAllowed::Missing { .. })));
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_file_is_named() {
+        for (text, named) in [
+            ("allow = [\"cryo.tpc\"]", "cryo.tpc"),
+            ("deny = [\"tcp\"]", "\"tcp\""),
+            ("[limits]\nghost-limit = \"much\"", "limits.ghost-limit"),
+            ("[limits]\ntimeout = \"1d\"", "limits.timeout"),
+            ("[limits]\nmemory = \"1G\"", "memory"),
+            ("[defaults]\ntcp = \"maybe\"", "defaults.tcp: give established"),
+            ("[defaults]\nfile_locks = true", "defaults.file_locks"),
+            ("[defaults]\nlink-remap = 9", "defaults.link-remap"),
+        ] {
+            let error = NodeFile::parse(text).unwrap_err();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+        assert!(NodeFile::parse("plugins = \"/usr/lib/criu\"").unwrap().plugins().is_some());
     }
 
     #[test]

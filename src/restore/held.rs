@@ -48,7 +48,7 @@ pub(super) struct Held {
 pub(super) async fn begin(attempt: Attempt) -> Result<Prepared, Error> {
     let socket = Socket::listen(&attempt.subject.bundle, SOCKET).map_err(Error::Hold)?;
     let place = socket.place();
-    let (abort, deadline) = (attempt.abort.clone(), attempt.deadline);
+    let (abort, deadline) = (attempt.abort.clone(), attempt.deadline());
     let subject = attempt.subject.clone();
     let runs_hooks = attempt.version.flavour == Flavour::Crun;
     let reaper = subject.runtime.reaper;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cryo::policy::{NODE_FILE, NodeFile};
 use cryo::reaper::Reaper;
 
 use super::daemons::{self, Starts};
@@ -31,8 +32,17 @@ pub(super) struct Facts {
     pub(super) criu_check: Said,
     pub(super) soft_dirty: Said,
     pub(super) kernel: Kernel,
+    pub(super) node_file: NodeFileState,
     pub(super) dockers_containerd: Option<String>,
     pub(super) starts: Vec<Starts>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NodeFileState {
+    NotThere,
+    Good,
+    /// Why it isn't read.
+    Bad(String),
 }
 
 #[derive(Clone, Debug)]
@@ -77,8 +87,19 @@ pub(super) async fn gather(reaper: Reaper) -> Facts {
         criu_check: check,
         soft_dirty: dirty,
         kernel: kernel(),
+        node_file: node_file(),
         dockers_containerd: daemons::dockers_containerd(),
         starts: daemons::starts(&path),
+    }
+}
+
+fn node_file() -> NodeFileState {
+    if !Path::new(NODE_FILE).exists() {
+        return NodeFileState::NotThere;
+    }
+    match NodeFile::read(Path::new(NODE_FILE)) {
+        Ok(_) => NodeFileState::Good,
+        Err(error) => NodeFileState::Bad(error.to_string()),
     }
 }
 

@@ -1,9 +1,10 @@
 //! From facts to findings, each with what to do about it; and from these to one answer.
 
+use cryo::policy::NODE_FILE;
 use serde::Serialize;
 
 use super::daemons::{Shim, Starts};
-use super::facts::{Facts, Kernel};
+use super::facts::{Facts, Kernel, NodeFileState};
 use super::words::{self, Version};
 use crate::command::Daemon;
 use crate::command::root::SHIM;
@@ -57,6 +58,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.push(criu(&facts.criu, &facts.kernel));
     findings.push(criu_check(facts));
     findings.extend(kernel(facts));
+    findings.push(node_file(&facts.node_file));
     if let Some(which) = &facts.dockers_containerd {
         findings.push(finding("Docker's containerd", Part::Other, Fine, which, ""));
     }
@@ -297,6 +299,21 @@ fn kernel(facts: &Facts) -> Vec<Finding> {
     ]
 }
 
+fn node_file(state: &NodeFileState) -> Finding {
+    let what = "node file";
+    match state {
+        NodeFileState::NotThere => finding(what, Part::Other, Fine, "none: the built-in defaults hold", ""),
+        NodeFileState::Good => finding(what, Part::Other, Fine, NODE_FILE, ""),
+        NodeFileState::Bad(problem) => finding(
+            what,
+            Part::Other,
+            Warn,
+            problem,
+            "Mend it: until then the built-in defaults hold and nothing is restored by annotation.",
+        ),
+    }
+}
+
 fn starts(starts: &Starts, systemd: bool) -> Vec<Finding> {
     let Starts { who, daemon, .. } = starts;
     let install = install(*daemon, systemd);
@@ -365,6 +382,7 @@ mod tests {
                 overlay: true,
                 userfaultfd: true,
             },
+            node_file: NodeFileState::Good,
             dockers_containerd: Some("its own (pid 7)".into()),
             starts: vec![Starts {
                 who: "containerd".into(),
@@ -424,6 +442,13 @@ mod tests {
             changed("kernel", |facts| facts.kernel.checkpoint_restore = Some(false)),
             (false, Missing)
         );
+    }
+
+    #[test]
+    fn a_broken_node_file_is_told_and_in_nobodys_way() {
+        let bad = NodeFileState::Bad("cannot read it".into());
+        assert_eq!(changed("node file", |facts| facts.node_file = bad), (true, Warn));
+        assert_eq!(changed("node file", |facts| facts.node_file = NodeFileState::NotThere), (true, Fine));
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Driver {
             return self.answer(reply, Err(error.into()));
         };
         let execs = self.execs.values().filter(|exec| exec.is_live()).count();
-        if request.refuses_execs && execs > 0 {
+        if request.policy.refuses_execs() && execs > 0 {
             return self.answer(reply, Err(checkpoint::Error::Execs(execs).into()));
         }
         let from = std::mem::replace(&mut self.phase, Phase::Checkpointing);
