@@ -220,6 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_says_what_holds_without_a_file() {
+        let sample = NodeFile::parse(include_str!("../../deploy/node/config.toml")).unwrap();
+        let without = NodeFile::default();
+        assert!(sample.restore_from.is_empty() && sample.usual() == without.usual());
+        for name in NAMES.map(|name| format!("{PREFIX}{name}")) {
+            assert_eq!(sample.allows(&name), without.allows(&name), "{name}");
+        }
+        let asked = Wishes { ghost_limit: Some((1 << 30) + 1), ..Wishes::default() };
+        assert!(sample.check_limits(&asked).is_err() && without.check_limits(&asked).is_err());
+    }
+
+    #[test]
     fn an_unknown_key_is_named() {
         let error = source(Some("restore_form = []"), Path::new("/srv")).unwrap_err().to_string();
         assert!(error.contains("restore_form"), "{error}");

@@ -87,6 +87,11 @@ impl Bench {
         Ok(folder)
     }
 
+    /// What the node's owner says, for the rest of this trial.
+    pub(crate) fn set_node_file(&self, text: &str) -> Outcome {
+        Ok(fs::write(self.slot.folder.join("etc/config.toml"), text)?)
+    }
+
     /// The guest as a program of the host.
     pub(crate) fn guest_outside(&self) -> PathBuf {
         Path::new(BASE).join("bin/guest")
@@ -185,8 +190,8 @@ impl Bench {
         for namespace in &namespaces {
             self.tidy_namespace(&self.api().in_namespace(namespace))?;
         }
-        // Links and fakes in the slot's own PATH, and the images and pipes of this trial.
-        for folder in ["bin", "work"] {
+        // Links and fakes in the slot's own PATH, the images and pipes of this trial, its node file.
+        for folder in ["bin", "work", "etc"] {
             for entry in fs::read_dir(self.slot.folder.join(folder))?.flatten() {
                 let path = entry.path();
                 if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }

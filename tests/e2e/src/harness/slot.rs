@@ -41,6 +41,8 @@ const SET_UP: &str = r#"
     done
     mount --rbind "$1/run" /run
     mount --bind "$1/tmp" /tmp
+    mkdir -p /etc/cryo
+    mount --bind "$1/etc" /etc/cryo
     ip link set lo up
     echo ready
     read -r _
@@ -70,7 +72,7 @@ impl Slot {
     fn new(number: usize, daemons: Daemons) -> Outcome<Self> {
         // Short, because a socket's path may have 107 characters.
         let folder = Path::new(BASE).join(number.to_string());
-        for name in ["run", "tmp", "bin", "work"] {
+        for name in ["run", "tmp", "etc", "bin", "work"] {
             fs::create_dir_all(folder.join(name))?;
         }
         let (mount_namespace, network_namespace) = namespaces(&folder)?;
@@ -268,6 +270,8 @@ pub(crate) fn tear_down() {
         }
     }
     cgroup::clean_hidden_hierarchy("");
+    // The slots' node files were mounted there; one of the machine's own stays.
+    let _ = fs::remove_dir("/etc/cryo");
     while Command::new("umount").args(["-l", BASE]).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
     {
     }

@@ -13,6 +13,7 @@ mod logs;
 mod mounts;
 mod networks;
 mod operations;
+mod policies;
 mod rounds;
 mod shared;
 mod stdio;
@@ -34,11 +35,21 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         shared::scenarios(),
         daemons::scenarios(),
         clones::scenarios(),
+        policies::scenarios(),
         images::scenarios(),
         rounds::scenarios(),
         zoo::scenarios(),
     ];
     areas.into_iter().flatten().collect()
+}
+
+/// A refusal says all this in one line; the command has its own about what it did.
+fn names(said: &str, words: &[&str]) -> Outcome {
+    let line = said.lines().find(|line| line.contains("Error response")).unwrap_or_default();
+    for word in words {
+        ensure!(line.contains(word), "{word:?} is not in {line:?}");
+    }
+    Ok(())
 }
 
 /// A container that has begun to count.

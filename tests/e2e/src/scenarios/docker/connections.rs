@@ -1,7 +1,6 @@
 //! Open TCP connections: kept, closed or in the way, as the annotation says.
 
-use super::images::is_a_sentence;
-use super::ready;
+use super::{names, ready};
 use crate::harness::*;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -75,7 +74,7 @@ fn an_open_connection_is_in_the_way_and_named(docker: &Docker<'_>) -> Outcome {
         let container = ready(docker, options, &["connected"])?;
         for _ in 0..2 {
             let said = docker.refusal(&["checkpoint", "create", &container.name, "one"])?;
-            is_a_sentence(&said, &["127.0.0.1:", "of guest (pid ", "cryo.tcp"])?;
+            names(&said, &["127.0.0.1:", "of guest (pid ", "cryo.tcp"])?;
             ensure_eq!(container.status()?, "running", "after the refusal");
         }
         container.asks(1, "passed")?;

@@ -30,7 +30,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 /// A refusal that a user can read: one line, which has one of these words.
 #[track_caller]
-pub(super) fn is_a_sentence(said: &str, words: &[&str]) -> Outcome {
+/// One sentence with one of these words in it: daemons have their own.
+fn is_a_sentence(said: &str, words: &[&str]) -> Outcome {
     ensure!(words.iter().any(|word| said.contains(word)), "none of {words:?} is in {said:?}");
     ensure_eq!(said.trim().lines().count(), 1, "lines of {said:?}");
     Ok(())
