@@ -11,6 +11,7 @@ pub mod criu;
 pub mod docker;
 pub mod event;
 pub mod journal;
+mod message;
 pub mod mount;
 pub mod policy;
 pub mod reaper;

@@ -5,11 +5,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::message::{LIMIT, PREFIX, cut, shown};
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot run OCI runtime {}: {source}", binary.display())]
     Spawn { binary: PathBuf, source: io::Error },
-    #[error("OCI runtime {verb} failed: {message}")]
+    #[error("OCI runtime {verb} failed: {}", told(verb, message))]
     Failed { verb: &'static str, cause: Cause, message: String },
     #[error("OCI runtime {verb} didn't end within {} s and was killed", after.as_secs())]
     TimedOut { verb: &'static str, after: Duration },
@@ -72,6 +74,55 @@ impl Error {
             _ => Cause::Other,
         }
     }
+}
+
+/// What helps against failures of runc and crun whose own words don't say so. A remedy must
+/// not have words in it by which clients tell errors apart, like those of `Cause::of`.
+const REMEDIES: &[(&[&str], &str)] = &[
+    (&["could not load `libcriu.so"], "install the library libcriu (libcriu2, criu-libs), which crun needs"),
+    (&["compiled without CRIU support"], "install a crun that is built with CRIU, or use runc"),
+    (
+        &["libcriu is too old", "CRIU version", "CRIU: failed checking version"],
+        "install CRIU 3.19 or newer where containerd's PATH leads to it",
+    ),
+    (
+        &["config files supported in CRIU >="],
+        "install CRIU 4.2 or newer, or drop the annotation org.criu.config",
+    ),
+    (
+        &["apparmor failed to apply profile", "apply apparmor profile", "set apparmor profile"],
+        "load the profile with apparmor_parser, or run the container without it",
+    ),
+    (&["exec format error", "Exec format error"], "use an image for this machine's architecture"),
+    (&["exists but it is not executable"], "make the file executable: chmod +x"),
+    (
+        &["cgroup mountpoint does not", "no cgroup mount found"],
+        "mount the cgroup file systems that the node has been booted for",
+    ),
+    (&["cgroup is not empty"], "give the container a cgroup of its own"),
+    (
+        &["cgroups in hybrid mode not supported", "cannot use unified on cgroup v1"],
+        "boot the node with cgroup v2 alone: systemd.unified_cgroup_hierarchy=1",
+    ),
+    (
+        &["Interactive authentication required", "unable to start unit", "Failed to connect to bus"],
+        "see that systemd and D-Bus run, or use the cgroup driver cgroupfs",
+    ),
+    (&["error loading seccomp filter", "seccomp not supported"], "install a newer libseccomp and runtime"),
+];
+
+/// The runtime's message with a remedy. All of it where clients look for words in it; at a
+/// checkpoint or restore as much as fits, in one line.
+fn told(verb: &str, message: &str) -> String {
+    let helps = |signs: &[&str]| signs.iter().any(|sign| message.contains(sign));
+    let remedy = REMEDIES.iter().find(|(signs, _)| helps(signs)).map(|(_, remedy)| format!("; {remedy}"));
+    let remedy = remedy.unwrap_or_default();
+    if !matches!(verb, "checkpoint" | "restore") {
+        return format!("{message}{remedy}");
+    }
+    let before = PREFIX.len() + format!("OCI runtime {verb} failed: ").len();
+    let room = LIMIT.saturating_sub(before + remedy.chars().count());
+    format!("{}{remedy}", cut(&shown(message), room))
 }
 
 /// The runtime's own last words: the last error of its log, or else of its output.
@@ -151,5 +202,47 @@ mod tests {
         assert_eq!(last_words(log, "out", String::new), "CRIU checkpointing failed: -52: Invalid exchange");
         assert_eq!(last_words("", "a\nb\n", String::new), "b");
         assert_eq!(last_words("{broken", "", || "exit status 7".into()), "exit status 7");
+    }
+
+    fn failed(verb: &'static str, message: &str) -> String {
+        Error::Failed { verb, cause: Cause::of(message), message: message.to_owned() }.to_string()
+    }
+
+    #[test]
+    fn a_remedy_follows_the_runtimes_own_words() {
+        let own = "could not load `libcriu.so.2`: `libcriu.so.2: cannot open shared object file`";
+        let told = failed("restore", own);
+        assert!(told.contains(own) && told.contains("; install the library libcriu"), "{told}");
+        let own = "runc create failed: unable to start container process: exec /a: exec format error";
+        assert!(
+            failed("create", own).starts_with(&format!("OCI runtime create failed: {own}; use an image"))
+        );
+        assert_eq!(failed("start", "a\nstrange thing"), "OCI runtime start failed: a\nstrange thing");
+    }
+
+    #[test]
+    fn no_remedy_is_taken_for_another_error() {
+        for (signs, remedy) in REMEDIES {
+            assert_eq!(Cause::of(remedy), Cause::Other, "{remedy}");
+            for words in ["not found", "no such file", "permission denied", "not a directory"] {
+                assert!(!remedy.contains(words), "{remedy}");
+            }
+            for sign in *signs {
+                assert!(failed("create", sign).ends_with(remedy), "{sign}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_checkpoint_fits_and_names_the_log() {
+        let log = format!("/var/log/cryo/{}/dump.log", "7".repeat(60));
+        let long = format!("criu failed: type NOTIFY errno 0\nlog file: {log}");
+        let told = failed("checkpoint", &long);
+        assert!(told.ends_with(&format!("type NOTIFY errno 0 log file: {log}")), "{told}");
+        let told = failed("checkpoint", &format!("{}{long}", "ä".repeat(999)));
+        assert!(told.chars().count() + PREFIX.len() <= LIMIT && told.contains('…'), "{told}");
+        assert!(told.ends_with(&log), "{told}");
+        let told = failed("create", &"long ".repeat(999));
+        assert!(told.len() > 4999, "clients look for words in it");
     }
 }

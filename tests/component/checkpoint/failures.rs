@@ -33,7 +33,7 @@ fn failures() -> Vec<Test> {
             "written",
             json!({"criu-fail": tcp}),
             Code::FAILED_PRECONDITION,
-            &["Connected TCP socket", "log: "],
+            &["a TCP connection is open", "log: "],
         ),
         ("checkpoint", "written", json!({"die": 15}), Code::UNKNOWN, &["143"]),
         (
