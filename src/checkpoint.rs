@@ -25,6 +25,7 @@ use crate::criu::config::Config;
 use crate::criu::log::{self, Failure};
 use crate::criu::{self, NETWORK_KEY, devices, hierarchies};
 use crate::journal::Folder;
+use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
 use crate::policy::Policy;
 use crate::reaper::Process;
 use crate::restore::{forget_daemons_copy, note_daemons_copy};
@@ -228,9 +229,12 @@ impl Attempt<'_> {
             let _ = self.freeze().await;
         }
         self.hand_on_logs();
-        dumped.map_err(|error| {
-            Failure::of(&error, &work.join(DUMP_LOG)).map_or(Error::Runtime(error), Error::Criu)
-        })
+        match dumped {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                Err(explain(error, work.join(DUMP_LOG)).await.map_or_else(Error::Runtime, Error::Criu))
+            }
+        }
     }
 
     /// The image is complete; the container runs again, or dies as it was meant to.
@@ -352,44 +356,9 @@ impl Attempt<'_> {
     }
 }
 
-/// Runs work on files beside this thread: a disk that is slow, or a server that is gone,
-/// must not keep others from an answer.
-pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        // It can't be cancelled, so it has panicked; so do we, and the driver sees to it.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-pub(crate) fn work_folder(subject: &Subject, operation: &str) -> Result<Folder, Error> {
-    let Subject { journal, namespace, id, bundle, .. } = subject;
-    journal
-        .folder(namespace, id, operation, bundle)
-        .map_err(|source| Error::Write { path: bundle.clone(), source })
-}
-
-/// Puts a copy of a file into a folder of the client's, in place of whatever is there.
-pub(crate) fn hand_on(file: &Path, folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let copy = folder.join(file.file_name().unwrap_or_default());
-    // Not through it: it may be a pipe, or a link to elsewhere.
-    match fs::remove_file(&copy) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::copy(file, copy).map(drop)
-}
-
 /// What the client asks for, and what is always good for a container.
 fn in_force(asked: &criu::Options, container: &Container<'_>) -> criu::Options {
     criu::Options { shell_job: asked.shell_job && container.subject.has_terminal(), ..asked.clone() }
-}
-
-pub(crate) fn find_criu() -> Result<(), Error> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join("criu").is_file());
-    if found { Ok(()) } else { Err(Error::NoCriu) }
 }
 
 fn millis(duration: Duration) -> u64 {

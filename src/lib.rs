@@ -13,6 +13,7 @@ pub mod event;
 pub mod journal;
 mod message;
 pub mod mount;
+mod operation;
 pub mod policy;
 pub mod reaper;
 pub mod restore;

@@ -24,13 +24,14 @@ use std::time::Duration;
 
 use crate::anchor;
 use crate::bundle::{self, Sharing};
+use crate::checkpoint;
 use crate::checkpoint::image::{self, Image};
 use crate::checkpoint::manifest::{Manifest, Network as NetworkKind};
-use crate::checkpoint::{self, aside, find_criu, work_folder};
 use crate::container::{Live, Subject, claim_cgroup, remove_unfinished};
 use crate::criu::config::Config;
 use crate::criu::log::Failure;
 use crate::criu::{self, devices};
+use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
 use crate::policy::Policy;
 use crate::reaper::Process;
 use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version, hook};
@@ -216,12 +217,13 @@ impl Attempt {
         if result.is_err() {
             remove_mount_yard(&work);
         }
-        let live = result.map_err(|error| match error {
-            Error::Runtime(error) => {
-                Failure::of(&error, &work.join(RESTORE_LOG)).map_or(Error::Runtime(error), Error::Criu)
+        let live = match result {
+            Err(Error::Runtime(error)) => {
+                let explained = explain(error, work.join(RESTORE_LOG)).await;
+                return Err(explained.map_or_else(Error::Runtime, Error::Criu));
             }
-            other => other,
-        })?;
+            other => other?,
+        };
         if let Err(problem) = cgroup::check(&self.subject, &live.process) {
             // Its own limits hold only in its own cgroup.
             let _ = live.process.signal(9);
@@ -318,7 +320,7 @@ impl Attempt {
 
     fn hand_on_log(&self, work: &Path) {
         let Some(wanted) = &self.subject.restore_work else { return };
-        if let Err(error) = checkpoint::hand_on(&work.join(RESTORE_LOG), wanted) {
+        if let Err(error) = hand_on(&work.join(RESTORE_LOG), wanted) {
             tracing::debug!(%error, folder = %wanted.display(), "no restore log for the client");
         }
     }

@@ -33,6 +33,7 @@ pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<()>
     if seals {
         forget_network(folder, &manifest)?;
         timers::wind_up(folder)?;
+        forget_freeze(folder)?;
         list_files(folder, &mut manifest)?;
         manifest.sealed = true;
     }
@@ -79,6 +80,17 @@ pub fn keep_unread(folder: &Path, pid: u32) -> io::Result<()> {
 
 pub fn is_sealed(folder: &Path) -> bool {
     Manifest::read(folder).is_ok_and(|manifest| manifest.sealed)
+}
+
+/// The container stands still while it is dumped. Told to restore what its cgroups were
+/// like, CRIU would freeze it again, and itself with it.
+fn forget_freeze(folder: &Path) -> io::Result<()> {
+    let path = folder.join(images::CGROUP_FILE);
+    match fs::read(&path) {
+        Ok(bytes) => images::thawed(&bytes).map_or(Ok(()), |thawed| fs::write(path, thawed)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a network namespace holds is the client's to set up again. runc leaves it out of

@@ -29,6 +29,10 @@ const KINDS: &str = "apparmor autofs binfmt-misc bpfmap-data bpfmap-file cgroup 
     timerfd tmpfs tmpfs-dev tty tty-data tty-info tun-file unixsk userns utsns vma";
 
 pub const INVENTORY_FILE: &str = "inventory.img";
+pub const CGROUP_FILE: &str = "cgroup.img";
+/// A cgroup's property and its value, each with a tag and a length.
+const FROZEN: &[u8] = b"\x0a\x0dfreezer.state\x12\x06FROZEN";
+const THAWED: &[u8] = b"\x0a\x0dfreezer.state\x12\x06THAWED";
 
 /// The first process of the tree.
 #[derive(Clone, PartialEq, Message)]
@@ -97,6 +101,17 @@ pub fn describes_network(name: &str) -> bool {
     const KINDS: [&str; 9] =
         ["netns", "netdev", "ifaddr", "route", "route6", "rule", "iptables", "ip6tables", "nftables"];
     name.ends_with(".img") && name.split_once('-').is_some_and(|(kind, _)| KINDS.contains(&kind))
+}
+
+/// The file that describes cgroups, without any that is frozen; nothing if none is.
+pub fn thawed(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut thawed = bytes.to_vec();
+    let mut from = 0;
+    while let Some(at) = thawed[from..].windows(FROZEN.len()).position(|window| window == FROZEN) {
+        from += at + FROZEN.len();
+        thawed[from - THAWED.len()..from].copy_from_slice(THAWED);
+    }
+    (from > 0).then_some(thawed)
 }
 
 /// An image file that says: this network namespace comes from outside.
@@ -193,5 +208,12 @@ mod tests {
         assert!(error.to_string().contains("pstree.img"), "{error}");
         std::fs::write(folder.path().join(INVENTORY_FILE), b"\x19CVT").unwrap();
         assert!(check_inventory(folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_cgroup_that_was_frozen_for_the_dump_is_thawed() {
+        let file = [b"\x01\x02", FROZEN, b"between", FROZEN, b"\x03"].concat();
+        assert_eq!(thawed(&file).unwrap(), [b"\x01\x02", THAWED, b"between", THAWED, b"\x03"].concat());
+        assert_eq!(thawed(b"a path named FROZEN"), None);
     }
 }

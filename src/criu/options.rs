@@ -42,11 +42,17 @@ impl Options {
         Options {
             tcp_close,
             tcp_established: self.tcp_established && !tcp_close,
-            cgroups_mode: policy.cgroups_mode().map(str::to_owned).or(self.cgroups_mode),
+            cgroups_mode: policy.cgroups_mode().map(str::to_owned).or(self.cgroups_mode).map(possible),
             lsm_profile: policy.lsm_profile().map(str::to_owned),
             ..self
         }
     }
+}
+
+/// The runtime makes the container's cgroup before CRIU comes to it, and in strict mode
+/// CRIU wants none to be there.
+fn possible(cgroups_mode: String) -> String {
+    if cgroups_mode == "strict" { "soft".to_owned() } else { cgroups_mode }
 }
 
 #[cfg(test)]
@@ -76,5 +82,11 @@ mod tests {
         assert!(kept.tcp_established && !kept.tcp_close && kept.file_locks);
         let closed = dumped().for_restore(&policy("tcp", "close"));
         assert!(!closed.tcp_established && closed.tcp_close);
+    }
+
+    #[test]
+    fn no_cgroup_mode_makes_a_restore_impossible() {
+        let dumped = Options { cgroups_mode: Some("strict".into()), ..Options::default() };
+        assert_eq!(dumped.for_restore(&Policy::default()).cgroups_mode.as_deref(), Some("soft"));
     }
 }

@@ -73,7 +73,7 @@ pub(super) const NAMES: [&str; 11] = [
 ];
 
 const BOOL: Problem = Problem::Value("give true or false");
-const CGROUPS: [&str; 4] = ["soft", "full", "strict", "ignore"];
+const CGROUPS: [&str; 3] = ["soft", "full", "ignore"];
 const LONGEST_PROFILE: usize = 256;
 
 impl Wishes {
@@ -103,7 +103,7 @@ impl Wishes {
             }
             "cgroups" => {
                 let known = CGROUPS.contains(&value).then(|| value.to_owned());
-                self.cgroups = Some(known.ok_or(Problem::Value("give soft, full, strict or ignore"))?);
+                self.cgroups = Some(known.ok_or(Problem::Value("give soft, full or ignore"))?);
             }
             "network-lock" => {
                 self.network_lock = Some(match value {
@@ -217,7 +217,7 @@ mod tests {
             ("checkpoint.exit", "true"),
             ("tcp", "established"),
             ("exec", "refuse"),
-            ("cgroups", "strict"),
+            ("cgroups", "full"),
             ("network-lock", "nftables"),
             ("lsm-profile", "apparmor:docker-default"),
         ] {

@@ -112,7 +112,7 @@ impl Driver {
             begun.await;
             let container = checkpoint::Container { subject: &subject, process, cgroup, paused };
             let result = checkpoint::take(&container, &request, &abort).await;
-            Done::Checkpointed { request, from, reply, result }
+            Done::Checkpointed { request: Box::new(request), from, reply, result }
         });
     }
 

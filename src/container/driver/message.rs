@@ -39,7 +39,7 @@ pub(super) enum Done {
         result: Result<(), Error>,
     },
     Checkpointed {
-        request: checkpoint::Request,
+        request: Box<checkpoint::Request>,
         from: Phase,
         reply: Reply<()>,
         result: Result<(), checkpoint::Error>,

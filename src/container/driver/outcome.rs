@@ -12,7 +12,7 @@ impl Driver {
             Done::Restored { reply, result } => self.restored(reply, result),
             Done::Changed { change, from, reply, result } => self.changed(change, from, reply, result),
             Done::Checkpointed { request, from, reply, result } => {
-                self.checkpointed(request, from, reply, result);
+                self.checkpointed(*request, from, reply, result);
             }
             Done::ExecStarted { id, reply, result } => self.exec_started(id, reply, result),
             Done::ExecDeleted { id, ended, reply } => {

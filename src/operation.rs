@@ -1,0 +1,51 @@
+//! What a checkpoint and a restore have in common.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::Error;
+use crate::container::Subject;
+use crate::criu::log::Failure;
+use crate::journal::Folder;
+use crate::runtime;
+
+/// Runs work on files beside this thread: a disk that is slow, or a server that is gone,
+/// must not keep others from an answer.
+pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        // It can't be cancelled, so it has panicked; so do we, and the driver sees to it.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// A runtime's failure as CRIU's own, if its log says so.
+pub(crate) async fn explain(error: runtime::Error, log: PathBuf) -> Result<Failure, runtime::Error> {
+    aside(move || Failure::of(&error, &log).ok_or(error)).await
+}
+
+pub(crate) fn work_folder(subject: &Subject, operation: &str) -> Result<Folder, Error> {
+    let Subject { journal, namespace, id, bundle, .. } = subject;
+    journal
+        .folder(namespace, id, operation, bundle)
+        .map_err(|source| Error::Write { path: bundle.clone(), source })
+}
+
+/// Puts a copy of a file into a folder of the client's, in place of whatever is there.
+pub(crate) fn hand_on(file: &Path, folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let copy = folder.join(file.file_name().unwrap_or_default());
+    // Not through it: it may be a pipe, or a link to elsewhere.
+    match fs::remove_file(&copy) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::copy(file, copy).map(drop)
+}
+
+pub(crate) fn find_criu() -> Result<(), Error> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join("criu").is_file());
+    if found { Ok(()) } else { Err(Error::NoCriu) }
+}
