@@ -6,7 +6,7 @@ use super::{Cause, cause};
 pub(super) const SHORTAGES: &[Cause] = &[
     cause(
         &["No space left on device", "Disk quota exceeded"],
-        "there is no room left on a file system",
+        "no space left on a file system",
         "make room where the checkpoint, /var/lib/containerd and /tmp are",
     ),
     cause(
