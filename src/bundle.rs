@@ -42,6 +42,7 @@ pub struct Spec {
     pub annotations: HashMap<String, String>,
     pub process: SpecProcess,
     pub linux: SpecLinux,
+    pub mounts: Value,
     /// Read only by who runs them.
     pub hooks: Value,
 }
@@ -104,6 +105,16 @@ impl Spec {
             Some(Some(path)) if !path.as_os_str().is_empty() => Sharing::With(path.clone()),
             Some(_) => Sharing::Private,
         }
+    }
+
+    /// Where mounts show something of the host: runtimes tell CRIU to leave them out.
+    pub fn bound(&self) -> Vec<PathBuf> {
+        let bound = |mount: &&Value| {
+            let options = mount["options"].as_array().into_iter().flatten();
+            mount["type"] == "bind" || options.into_iter().any(|option| option == "bind" || option == "rbind")
+        };
+        let mounts = self.mounts.as_array().into_iter().flatten();
+        mounts.filter(bound).filter_map(|mount| mount["destination"].as_str()).map(PathBuf::from).collect()
     }
 
     /// Where the container's cgroup is below the root of each hierarchy; nothing if that
@@ -255,6 +266,15 @@ mod tests {
         assert_eq!(spec.sharing("ipc"), Sharing::Private);
         assert_eq!(spec.sharing("network"), Sharing::With("/var/run/netns/x".into()));
         assert_eq!(spec.sharing("uts"), Sharing::Host);
+    }
+
+    #[test]
+    fn what_is_bound_from_the_host_is_told_by_type_or_options() {
+        let spec = spec(
+            r#"{"mounts":[{"destination":"/proc","type":"proc"},{"destination":"/a","type":"bind"},
+                {"destination":"/b","type":"none","options":["ro","rbind"]},7]}"#,
+        );
+        assert_eq!(spec.bound(), [PathBuf::from("/a"), PathBuf::from("/b")]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::policy::Policy;
 
 pub const FILE_NAME: &str = "criu.conf";
+/// What the owner of the machine says to CRIU, by itself or under a runtime.
+const SITE: [&str; 3] = ["/etc/criu/default.conf", "/etc/criu/runc.conf", "/etc/criu/crun.conf"];
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Config(String);
@@ -49,6 +51,12 @@ impl Config {
         io::Write::write_all(&mut file, self.0.as_bytes())?;
         Ok(path)
     }
+}
+
+/// Whether CRIU may find a flag set without our doing.
+pub fn may_be_set_here(flag: &str) -> bool {
+    let is_named = |text: String| text.lines().any(|line| line.trim() == flag);
+    SITE.iter().any(|path| std::fs::read_to_string(path).is_ok_and(is_named))
 }
 
 #[cfg(test)]
