@@ -32,6 +32,7 @@ use crate::restore::{forget_daemons_copy, note_daemons_copy};
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
 use image::Staging;
 use manifest::Manifest;
+use preflight::Look;
 pub use transit::is_temporary;
 
 /// Until every process stands still. A process that can't be frozen within this time
@@ -88,6 +89,8 @@ pub enum Error {
         "cannot checkpoint the container: {0} was left behind by an exec into a restored container and could not come back: end it, or use runc 1.2.7 or newer, or crun"
     )]
     OutOfTime(preflight::Stray),
+    #[error("cannot checkpoint the container: {0}")]
+    Preflight(preflight::Blockers),
     #[error(
         "cannot checkpoint the container: processes that were added by exec run in it ({0}), and cryo.exec=refuse is set: end them first"
     )]
@@ -103,17 +106,16 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
     find_criu()?;
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
     let options = in_force(&request.options, container);
-    let (pid, cgroup, keeps_tcp) =
-        (container.process.pid(), container.cgroup.clone(), options.tcp_established);
-    let look = move || {
-        let open = if keeps_tcp { None } else { preflight::connections(pid, &cgroup) };
-        (open, preflight::out_of_time(pid, &cgroup))
-    };
-    match aside(look).await {
-        (Some(open), _) => return Err(Error::Connections(open)),
-        (None, Some(stray)) => return Err(Error::OutOfTime(stray)),
-        (None, None) => {}
-    }
+    let (bound, cgroup) = (subject.spec.bound(), container.cgroup.clone());
+    let mut look = Look::new(container.process.pid(), Vec::new(), options.clone());
+    look.link_remap |= request.exit;
+    look.bound = Some(bound);
+    look.image = Some(request.image.clone());
+    aside(move || {
+        look.pids = cgroup.processes().unwrap_or_default();
+        preflight::judge(&look)
+    })
+    .await?;
     // If this shim dies, containerd's copy may still be written to while containerd
     // removes it. Once it is complete, it is containerd's.
     note_daemons_copy(&request.image, &subject.bundle);

@@ -111,6 +111,7 @@ fn of_checkpoint(error: &checkpoint::Error) -> Code {
         checkpoint::Error::Criu(_)
         | checkpoint::Error::Connections(_)
         | checkpoint::Error::OutOfTime(_)
+        | checkpoint::Error::Preflight(_)
         | checkpoint::Error::Execs(_) => Code::FAILED_PRECONDITION,
         checkpoint::Error::Write { source, .. } => of_io(source.kind()),
     }

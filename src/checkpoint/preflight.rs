@@ -1,176 +1,163 @@
 //! What is found before anything is frozen: reasons why a dump would fail, in words that
-//! name who is in the way.
+//! name who is in the way and what helps.
+//!
+//! It reads /proc and changes nothing. A reason blocks only if CRIU is sure to refuse, or
+//! to hang; what can't be read, or is only likely, is left for CRIU to find.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+mod connections;
+mod files;
+mod finding;
+mod memory;
+mod mounts;
+mod process;
+mod processes;
+mod sockets;
+mod space;
+mod unix;
 
-use crate::cgroup::Cgroup;
-use crate::reaper::parent;
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 
-/// As /proc/net/tcp numbers them; CRIU needs to be asked for all others.
-const LISTEN: &str = "0A";
-const CLOSE: &str = "07";
+use super::Error;
+use crate::criu::{self, config};
+use connections::Connection;
+pub use connections::Connections;
+pub use finding::{Blockers, Finding, What};
+use process::Process;
+pub use processes::Stray;
+use sockets::Held;
 
-/// Open TCP connections, which nobody said what to do with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connections {
-    first: String,
-    more: usize,
+/// A container, and what is going to be asked of CRIU.
+#[derive(Clone, Debug)]
+pub struct Look {
+    pub init: u32,
+    /// All processes of its cgroup.
+    pub pids: Vec<u32>,
+    pub options: criu::Options,
+    /// CRIU may leave names in its file system, as it does if the container is to be stopped.
+    pub link_remap: bool,
+    pub refuses_execs: bool,
+    /// The largest deleted file that CRIU takes along.
+    pub ghost_limit: u64,
+    /// Mount points that the runtime sees to. If nobody knows them, no mount is judged.
+    pub bound: Option<Vec<PathBuf>>,
+    /// Where the image will be; it may not exist yet.
+    pub image: Option<PathBuf>,
 }
 
-/// A process that can't be in an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stray {
-    pid: u32,
-    program: String,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Connection {
-    local: SocketAddr,
-    remote: SocketAddr,
-    inode: u64,
-}
-
-impl fmt::Display for Connections {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Connections { first, more } = self;
-        f.write_str(first)?;
-        if *more > 0 { write!(f, " and {more} more") } else { Ok(()) }
-    }
-}
-
-impl fmt::Display for Stray {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {})", self.program, self.pid)
-    }
-}
-
-/// Connections of the container's processes, if there are any. What can't be read is
-/// left for CRIU to find.
-pub(super) fn connections(init: u32, cgroup: &Cgroup) -> Option<Connections> {
-    let read = |name| fs::read_to_string(format!("/proc/{init}/net/{name}")).unwrap_or_default();
-    let open: BTreeMap<u64, Connection> = [read("tcp"), read("tcp6")]
-        .iter()
-        .flat_map(|table| table.lines().filter_map(Connection::parse))
-        .map(|connection| (connection.inode, connection))
-        .collect();
-    if open.is_empty() {
-        return None;
-    }
-    // The namespace may be the host's, or a pod's: only what is held in here counts.
-    let held: HashMap<u64, u32> = cgroup
-        .processes()
-        .ok()?
-        .into_iter()
-        .flat_map(|pid| sockets(pid).map(move |inode| (inode, pid)))
-        .collect();
-    let mut ours = open.values().filter(|connection| held.contains_key(&connection.inode));
-    let Connection { local, remote, inode, .. } = ours.next()?;
-    let pid = held[inode];
-    Some(Connections {
-        first: format!("{local} to {remote} of {} (pid {pid})", program(pid)),
-        more: ours.count(),
-    })
-}
-
-/// A process of the container that CRIU could dump and never restore, if there is one: it
-/// lives in another time than the first process. A restored container has a time namespace
-/// of its own; runc before 1.2.7 doesn't put processes into it that are added by exec, and
-/// one of them may have left a child behind.
-pub(super) fn out_of_time(init: u32, cgroup: &Cgroup) -> Option<Stray> {
-    let time = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/time")).ok();
-    let own = time(init)?;
-    if own == fs::read_link("/proc/self/ns/time").ok()? {
-        return None;
-    }
-    let pid = cgroup
-        .processes()
-        .ok()?
-        .into_iter()
-        .find(|pid| time(*pid).is_some_and(|time| time != own) && is_descendant(*pid, init))?;
-    Some(Stray { pid, program: program(pid) })
-}
-
-/// What was added by exec isn't dumped, only what lost its parent to the first process.
-fn is_descendant(mut pid: u32, init: u32) -> bool {
-    while pid > 1 {
-        pid = parent(pid).unwrap_or_default();
-        if pid == init {
-            return true;
+impl Look {
+    /// Of a checkpoint that lets the container run on, as far as it is known by now.
+    pub fn new(init: u32, pids: Vec<u32>, options: criu::Options) -> Look {
+        Look {
+            init,
+            pids,
+            options,
+            link_remap: config::may_be_set_here("link-remap"),
+            refuses_execs: false,
+            ghost_limit: config::GHOST_MIB << 20,
+            bound: None,
+            image: None,
         }
     }
-    false
 }
 
-fn program(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+/// Everything that stands in the way, or may do so, each reason once.
+pub fn look(container: &Look) -> Vec<Finding> {
+    Survey::of(container).found
 }
 
-fn sockets(pid: u32) -> impl Iterator<Item = u64> {
-    let folder = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    folder.filter_map(|entry| {
-        let target = fs::read_link(entry.path()).ok()?;
-        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-    })
+/// What one walk through /proc brings home.
+struct Survey {
+    family: Vec<Process>,
+    held: Held,
+    open: BTreeMap<u64, Connection>,
+    found: Vec<Finding>,
 }
 
-impl Connection {
-    /// A line of /proc/net/tcp that CRIU would stumble over.
-    fn parse(line: &str) -> Option<Connection> {
-        let mut fields = line.split_whitespace().skip(1);
-        let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
-        let inode = fields.nth(5)?.parse().ok()?;
-        // One that has no socket any more only waits for its time to be over.
-        if matches!(state, LISTEN | CLOSE) || inode == 0 {
-            return None;
+impl Survey {
+    fn of(container: &Look) -> Survey {
+        let init = container.init;
+        let family = process::family(init, &container.pids);
+        let mut found = processes::unstoppable(init, &family);
+        found.extend(processes::elsewhere(init, &family));
+        let mut held = Held::default();
+        for process in &family {
+            found.extend(files::of(process, container, &mut held));
+            if process.inside {
+                found.extend(memory::mapped(process, container.ghost_limit));
+            }
         }
-        Some(Connection { local: address(local)?, remote: address(remote)?, inode })
+        let unix = if held.is_empty() { unix::Table::new() } else { unix::table(init) };
+        // The kernel takes its time for these tables, and many a container has no use for them.
+        let open = if held.has_others(&unix) { connections::open(init) } else { BTreeMap::new() };
+        found.extend(sockets::judge(&held, container, &unix, &open));
+        found.extend(unix::peers(container, &held, &unix));
+        found.extend(processes::execs(&family, container.refuses_execs));
+        if let Some(first) = family.iter().find(|process| process.pid == init) {
+            found.extend(mounts::look(first, container));
+            found.extend(space::look(first, &family, container));
+        }
+        let mut seen = HashSet::new();
+        found.retain(|finding| seen.insert((finding.what, finding.pid, finding.place.clone())));
+        Survey { family, held, open, found }
     }
 }
 
-/// Words of an address in the machine's byte order, and a port.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (address, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let mut bytes = Vec::new();
-    for at in (0..address.len()).step_by(8) {
-        bytes.extend(u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+/// What would fail, or hang, is refused.
+pub(super) fn judge(container: &Look) -> Result<(), Error> {
+    let survey = Survey::of(container);
+    if !container.options.tcp_established
+        && let Some(open) = Connections::of(&survey.open, &survey.held)
+    {
+        return Err(Error::Connections(open));
     }
-    let address = match <[u8; 4]>::try_from(bytes.as_slice()) {
-        Ok(bytes) => Ipv4Addr::from(bytes).into(),
-        Err(_) => Ipv6Addr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?).to_canonical(),
-    };
-    Some(SocketAddr::new(address, port))
+    if let Some(stray) = processes::out_of_time(container.init, &survey.family) {
+        return Err(Error::OutOfTime(stray));
+    }
+    Blockers::of(survey.found).map_or(Ok(()), |blockers| Err(Error::Preflight(blockers)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Child, Command};
+    use std::time::Duration;
+
     use super::*;
 
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn a_connection_is_read_as_people_write_it() {
-        let line = "   1: 020011AC:1F90 010011AC:C350 01 00000000:00000000 00:00000000 00000000     0        0 4711 1 0";
-        let connection = Connection::parse(line).unwrap();
-        assert_eq!((connection.local.to_string(), connection.inode), ("172.17.0.2:8080".to_owned(), 4711));
-        assert_eq!(connection.remote.to_string(), "172.17.0.1:50000");
-        let mapped = address("0000000000000000FFFF00000100007F:0016").unwrap();
-        assert_eq!(mapped.to_string(), "127.0.0.1:22");
+    /// A process that is what it will be: right after the start it still has our files.
+    pub(super) fn sleeper() -> Child {
+        let child = Command::new("sleep").arg("100").spawn().unwrap();
+        until(|| (process::program(child.id()) == "sleep").then_some(()));
+        child
+    }
+
+    pub(super) fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub(super) fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+        for _ in 0..500 {
+            if let Some(found) = look() {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it never came");
     }
 
     #[test]
-    fn who_listens_or_is_over_is_in_nobodys_way() {
-        for state in [
-            "0A 00000000:00000000 00:00000000 00000000 0 0 4711",
-            "06 00000000:00000000 00:00000000 00000000 0 0 0",
-        ] {
-            assert_eq!(Connection::parse(&format!("1: 00000000:0050 00000000:0000 {state}")), None);
-        }
-        for garbled in ["", "sl local_address rem_address st", "0: zz:1 zz:2 01 a b c d e 7"] {
-            assert_eq!(Connection::parse(garbled), None);
-        }
+    fn an_ordinary_process_is_in_nobodys_way() {
+        let child = sleeper();
+        let options = criu::Options { file_locks: true, ..criu::Options::default() };
+        let found = look(&Look::new(child.id(), vec![child.id()], options));
+        assert!(found.iter().all(|finding| !finding.blocks), "{found:?}");
+        end(child);
+    }
+
+    #[test]
+    fn who_is_gone_leaves_nothing_to_find() {
+        // Above the largest number the kernel gives out.
+        assert_eq!(look(&Look::new(5_000_000, vec![5_000_000], criu::Options::default())), []);
     }
 }

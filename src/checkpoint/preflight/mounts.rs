@@ -1,0 +1,97 @@
+//! Mounts that were made inside the container, of file systems that CRIU can't save.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::process::Process;
+use super::{Finding, Look, What};
+use crate::mount::unescape;
+
+/// What CRIU makes anew at a restore.
+const KNOWN: [&str; 17] = [
+    "aufs",
+    "autofs",
+    "binfmt_misc",
+    "cgroup",
+    "cgroup2",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "fusectl",
+    "mqueue",
+    "overlay",
+    "proc",
+    "pstore",
+    "securityfs",
+    "simfs",
+    "sysfs",
+    "tmpfs",
+];
+const TRACEFS: &str = "tracefs";
+
+/// Every mount below the first process's root that the runtime doesn't see to.
+pub(super) fn look(first: &Process, container: &Look) -> Vec<Finding> {
+    let Some(bound) = &container.bound else { return Vec::new() };
+    // In the host's own mount namespace there is nothing to make anew.
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    if namespace(&first.pid.to_string()) == namespace("self") {
+        return Vec::new();
+    }
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", first.pid)).unwrap_or_default();
+    strange(&mounts, bound)
+        .into_iter()
+        .map(|(point, kind)| {
+            Finding::new(What::UnsupportedMount, first, format!("{kind} at {}", point.display()), true)
+        })
+        .collect()
+}
+
+fn strange(mounts: &str, bound: &[PathBuf]) -> Vec<(PathBuf, String)> {
+    mounts
+        .lines()
+        .filter_map(parse)
+        .filter(|(point, kind)| {
+            let is_known = KNOWN.contains(&kind.as_str()) || kind == TRACEFS;
+            !is_known && point != Path::new("/") && !bound.contains(point)
+        })
+        .collect()
+}
+
+/// Where a whole file system is mounted, and its kind. A part of one, as bind mounts show,
+/// may belong to another mount that CRIU knows.
+fn parse(line: &str) -> Option<(PathBuf, String)> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ').skip(3);
+    let (root, point) = (fields.next()?, fields.next()?);
+    let kind = after.split(' ').next()?;
+    (root == "/").then(|| (PathBuf::from(unescape(point)), kind.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+        500 400 0:50 / / rw,relatime - overlay overlay rw,lowerdir=/l\n\
+        501 500 0:51 / /proc rw,nosuid - proc proc rw\n\
+        502 500 0:52 / /dev rw,nosuid - tmpfs tmpfs rw,size=65536k\n\
+        503 500 8:1 /var/lib/hosts /etc/hosts rw,relatime - ext4 /dev/sda1 rw\n\
+        504 500 8:16 / /data rw,relatime shared:1 - ext4 /dev/sdb rw\n\
+        505 500 0:60 / /mnt/a\\040b rw - fuse.sshfs host: rw\n\
+        506 500 0:61 / /mnt/nfs rw - nfs4 host:/x rw\n\
+        507 500 0:62 / /huge rw - hugetlbfs none rw\n";
+
+    #[test]
+    fn what_was_mounted_inside_is_judged_by_its_kind() {
+        let found = strange(MOUNTS, &["/data".into()]);
+        let found: Vec<_> =
+            found.iter().map(|(point, kind)| (point.to_str().unwrap(), kind.as_str())).collect();
+        assert_eq!(found, [("/mnt/a b", "fuse.sshfs"), ("/mnt/nfs", "nfs4"), ("/huge", "hugetlbfs")]);
+    }
+
+    #[test]
+    fn a_root_of_any_kind_is_the_runtimes_business() {
+        assert_eq!(strange("1 0 8:1 / / rw - xfs /dev/sda1 rw", &[]), []);
+        assert_eq!(strange("garbled", &[]), []);
+    }
+}

@@ -1,0 +1,114 @@
+//! One process of the container, as /proc tells of it.
+
+use std::fs;
+
+/// What is wanted of /proc/PID/status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    pub(super) program: String,
+    pub(super) state: char,
+    pub(super) parent: u32,
+    pub(super) tracer: u32,
+    pub(super) threads: u32,
+    /// In how many pid namespaces it has a number, ours included.
+    pub(super) levels: usize,
+    /// Whether the leader of its session is in a pid namespace above its own.
+    pub(super) session_is_outside: bool,
+    /// Kilobytes that are in no file.
+    pub(super) memory: u64,
+    /// Part of the first process's family, so part of an image.
+    pub(super) inside: bool,
+}
+
+/// All of them, the container's family marked. Who is gone by now is in nobody's way.
+pub(super) fn family(init: u32, pids: &[u32]) -> Vec<Process> {
+    let mut all: Vec<Process> = pids.iter().filter_map(|pid| Process::read(*pid)).collect();
+    let parents: std::collections::HashMap<u32, u32> =
+        all.iter().map(|process| (process.pid, process.parent)).collect();
+    for process in &mut all {
+        let ancestors = std::iter::successors(Some(process.pid), |pid| parents.get(pid).copied());
+        // No chain is longer; numbers that are used again while we read could make a ring.
+        process.inside = ancestors.take(parents.len() + 1).any(|pid| pid == init);
+    }
+    all
+}
+
+impl Process {
+    fn read(pid: u32) -> Option<Process> {
+        Process::parse(pid, &fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    }
+
+    fn parse(pid: u32, status: &str) -> Option<Process> {
+        let mut process = Process { pid, ..Process::default() };
+        for line in status.lines() {
+            let Some((key, value)) = line.split_once(':') else { continue };
+            let value = value.trim();
+            let number = || value.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+            let small = || number().and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
+            match key {
+                "Name" => process.program = readable(value),
+                "State" => process.state = value.chars().next()?,
+                "PPid" => process.parent = small(),
+                "TracerPid" => process.tracer = small(),
+                "Threads" => process.threads = small(),
+                "NSpid" => process.levels = value.split_whitespace().count(),
+                "NSsid" => process.session_is_outside = value.split_whitespace().last() == Some("0"),
+                "RssAnon" | "VmSwap" => process.memory += number().unwrap_or_default(),
+                _ => {}
+            }
+        }
+        (process.state != '\0').then_some(process)
+    }
+
+    /// Stopped by a signal. One that is frozen besides shows another state.
+    pub(super) fn is_stopped(&self) -> bool {
+        let waits_in = || fs::read_to_string(format!("/proc/{}/wchan", self.pid)).unwrap_or_default();
+        self.state == 'T' || (self.state == 'D' && waits_in() == "do_signal_stop")
+    }
+}
+
+pub(super) fn program(pid: u32) -> String {
+    readable(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim())
+}
+
+/// Names come from inside the container and end up on terminals.
+pub(super) fn readable(name: &str) -> String {
+    name.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{end, sleeper};
+    use super::*;
+
+    const STATUS: &str = "Name:\tredis-server\nUmask:\t0022\nState:\tt (tracing stop)\nTgid:\t12\nPid:\t12\n\
+        PPid:\t7\nTracerPid:\t99\nUid:\t0\t0\t0\t0\nNStgid:\t12\t1\nNSpid:\t12\t1\nNSpgid:\t12\t1\n\
+        NSsid:\t9\t0\nVmRSS:\t    5000 kB\nRssAnon:\t    3000 kB\nRssFile:\t 2000 kB\nVmSwap:\t     100 kB\n\
+        Threads:\t4\nSeccomp:\t2\n";
+
+    #[test]
+    fn a_status_is_read() {
+        let process = Process::parse(12, STATUS).unwrap();
+        assert_eq!((process.program.as_str(), process.state, process.parent), ("redis-server", 't', 7));
+        assert_eq!((process.tracer, process.threads, process.levels), (99, 4, 2));
+        assert_eq!((process.session_is_outside, process.memory), (true, 3100));
+        assert_eq!(Process::parse(1, "State"), None);
+    }
+
+    #[test]
+    fn a_family_has_who_descends_from_the_first() {
+        let own = std::process::id();
+        let child = sleeper();
+        let family = family(child.id(), &[own, child.id()]);
+        let inside: Vec<u32> =
+            family.iter().filter(|process| process.inside).map(|process| process.pid).collect();
+        assert_eq!(inside, [child.id()]);
+        end(child);
+    }
+
+    #[test]
+    fn no_name_writes_on_a_terminal_what_it_wants() {
+        assert_eq!(readable("a\x1b[2J\nb"), "a?[2J?b");
+    }
+}

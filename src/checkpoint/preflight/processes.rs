@@ -1,0 +1,165 @@
+//! Processes in a state, or in a world of their own, that an image can't hold.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::process::{Process, program};
+use super::{Finding, What};
+
+/// Of these there can be only one of each in an image: CRIU nests no others than those
+/// of mounts and of networks.
+const SINGLE: [&str; 6] = ["pid", "user", "ipc", "uts", "cgroup", "time"];
+
+/// A process that could be dumped and never restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    pid: u32,
+    program: String,
+}
+
+impl std::fmt::Display for Stray {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (pid {})", self.program, self.pid)
+    }
+}
+
+/// A process of the container that lives in another time than the first process, if there
+/// is one. A restored container has a time namespace of its own; runc before 1.2.7 doesn't
+/// put processes into it that are added by exec, and one of them may have left a child behind.
+pub(super) fn out_of_time(init: u32, family: &[Process]) -> Option<Stray> {
+    let own = namespace(init, "time")?;
+    if own == fs::read_link("/proc/self/ns/time").ok()? {
+        return None;
+    }
+    let is_stray =
+        |process: &&Process| process.inside && namespace(process.pid, "time").is_some_and(|time| time != own);
+    let Process { pid, program, .. } = family.iter().find(is_stray)?;
+    Some(Stray { pid: *pid, program: program.clone() })
+}
+
+/// Who can't be stopped by CRIU. It stops all of the cgroup, not only the first process's
+/// family.
+pub(super) fn unstoppable(init: u32, family: &[Process]) -> Vec<Finding> {
+    let memberships = fs::read_to_string(format!("/proc/{init}/cgroup")).unwrap_or_default();
+    let freezer_is_old = has_old_freezer(&memberships);
+    let mut found = Vec::new();
+    for process in family {
+        if process.tracer != 0 {
+            let tracer = format!("by {} (pid {})", program(process.tracer), process.tracer);
+            found.push(Finding::new(What::Traced, process, tracer, true));
+        } else if process.is_stopped() {
+            // The freezer of cgroup v1 keeps a stopped process from answering CRIU, which
+            // then waits for it until it is killed.
+            found.push(Finding::new(What::Stopped, process, "by a signal".to_owned(), freezer_is_old));
+        }
+        if process.state == 'Z' && process.threads > 1 {
+            let left = format!("{} threads run on", process.threads - 1);
+            found.push(Finding::new(What::LostLeader, process, left, process.inside));
+        }
+    }
+    found
+}
+
+/// Who lives in namespaces, or in a session, that don't fit into an image.
+pub(super) fn elsewhere(init: u32, family: &[Process]) -> Vec<Finding> {
+    let of_first = SINGLE.map(|kind| namespace(init, kind));
+    let ours = SINGLE.map(|kind| fs::read_link(format!("/proc/self/ns/{kind}")).ok());
+    let [mounts, networks] = ["mnt", "net"].map(|kind| namespace(init, kind));
+    let mut found = Vec::new();
+    for process in family.iter().filter(|process| process.inside && process.state != 'Z') {
+        for ((kind, first), ours) in SINGLE.iter().zip(&of_first).zip(&ours) {
+            let own = namespace(process.pid, kind);
+            // CRIU knows its own namespaces too, and takes the host's for them.
+            if own.is_some() && first.is_some() && own != *first && own != *ours {
+                found.push(Finding::new(What::NestedNamespace, process, (*kind).to_owned(), true));
+            }
+        }
+        if namespace(process.pid, "time_for_children") != namespace(process.pid, "time") {
+            found.push(Finding::new(What::NestedNamespace, process, "time of its children".to_owned(), true));
+        }
+        for (kind, first) in [("mnt", &mounts), ("net", &networks)] {
+            if namespace(process.pid, kind) != *first {
+                found.push(Finding::new(What::NestedNamespace, process, kind.to_owned(), false));
+            }
+        }
+        if process.session_is_outside && process.levels > 1 {
+            found.push(Finding::new(What::LostSession, process, "from outside".to_owned(), true));
+        }
+    }
+    found
+}
+
+/// Processes that were added later: they aren't part of an image.
+pub(super) fn execs(family: &[Process], refused: bool) -> Vec<Finding> {
+    let added = family.iter().filter(|process| !process.inside && process.state != 'Z');
+    added.map(|process| Finding::new(What::ExecSession, process, "by exec".to_owned(), refused)).collect()
+}
+
+fn namespace(pid: u32, kind: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()
+}
+
+fn has_old_freezer(memberships: &str) -> bool {
+    let controllers = memberships.lines().filter_map(|line| line.split(':').nth(1));
+    controllers.flat_map(|list| list.split(',')).any(|controller| controller == "freezer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::process::family;
+    use super::super::tests::{end, sleeper, until};
+    use super::*;
+
+    #[test]
+    fn the_old_freezer_is_known_by_its_hierarchy() {
+        assert!(has_old_freezer("5:freezer:/docker/abc\n1:name=systemd:/\n0::/\n"));
+        assert!(has_old_freezer("5:cpu,freezer:/a\n"));
+        assert!(!has_old_freezer("0::/freezer\n"));
+    }
+
+    #[test]
+    fn a_stopped_process_is_found() {
+        let child = sleeper();
+        let pid = child.id();
+        assert_eq!(unstoppable(pid, &family(pid, &[pid])), []);
+        let stop = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(stop, rustix::process::Signal::STOP).unwrap();
+        let found = until(|| unstoppable(pid, &family(pid, &[pid])).pop());
+        assert_eq!((found.what, found.pid, found.program.as_str()), (What::Stopped, pid, "sleep"));
+        let memberships = fs::read_to_string("/proc/self/cgroup").unwrap();
+        assert_eq!(found.blocks, has_old_freezer(&memberships));
+        end(child);
+    }
+
+    #[test]
+    fn who_is_traced_blocks_and_names_the_tracer() {
+        let process = Process { pid: 12, state: 't', tracer: std::process::id(), ..Process::default() };
+        let found = unstoppable(12, &[process]);
+        assert_eq!((found[0].what, found[0].blocks), (What::Traced, true));
+        assert!(found[0].place.contains(&format!("(pid {})", std::process::id())), "{}", found[0].place);
+    }
+
+    #[test]
+    fn a_leader_that_ended_before_its_threads_blocks() {
+        let zombie = Process { pid: 12, state: 'Z', threads: 1, inside: true, ..Process::default() };
+        assert_eq!(unstoppable(12, std::slice::from_ref(&zombie)), []);
+        let found = unstoppable(12, &[Process { threads: 3, ..zombie }]);
+        assert_eq!((found[0].what, found[0].blocks), (What::LostLeader, true));
+    }
+
+    #[test]
+    fn processes_of_one_world_are_no_finding() {
+        let child = sleeper();
+        let pid = child.id();
+        assert_eq!(elsewhere(pid, &family(pid, &[pid])), []);
+        assert_eq!(out_of_time(pid, &family(pid, &[pid])), None);
+        end(child);
+    }
+
+    #[test]
+    fn who_was_added_blocks_only_if_that_is_asked_for() {
+        let added = [Process { pid: 30, state: 'S', ..Process::default() }];
+        assert!(!execs(&added, false)[0].blocks);
+        assert!(execs(&added, true)[0].blocks);
+    }
+}
