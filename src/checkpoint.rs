@@ -107,8 +107,10 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
     let options = in_force(&request.options, container);
     let (bound, cgroup) = (subject.spec.bound(), container.cgroup.clone());
+    let policy = &request.policy;
     let mut look = Look::new(container.process.pid(), Vec::new(), options.clone());
-    look.link_remap |= request.exit;
+    look.link_remap |= request.exit && policy.remaps_links();
+    look.ghost_limit = policy.ghost_limit();
     look.bound = Some(bound);
     look.image = Some(request.image.clone());
     aside(move || {

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use super::Error;
 use crate::criu::{self, config};
+use crate::policy::Policy;
 use connections::Connection;
 pub use connections::Connections;
 pub use finding::{Blockers, Finding, What};
@@ -54,7 +55,7 @@ impl Look {
             options,
             link_remap: config::may_be_set_here("link-remap"),
             refuses_execs: false,
-            ghost_limit: config::GHOST_MIB << 20,
+            ghost_limit: Policy::default().ghost_limit(),
             bound: None,
             image: None,
         }

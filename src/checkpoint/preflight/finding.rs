@@ -80,7 +80,7 @@ impl What {
             What::ExecSession => "was added to the container",
             What::ExternalUnixSocket => "has a unix socket connected to the outside",
             What::FileLock => "holds a file lock",
-            What::GhostFile => "has a deleted file open that is over CRIU's limit",
+            What::GhostFile => "has a deleted file open that is over the limit",
             What::Gpu => "uses a GPU",
             What::IoUring => "uses io_uring",
             What::LostLeader => "has lost its first thread",
@@ -104,10 +104,10 @@ impl What {
             What::Device => "let it close the device",
             What::ExecSession => "it isn't in the checkpoint; end it first if that matters",
             What::ExternalUnixSocket => {
-                "let it close the socket; only datagram sockets can be kept, with CRIU's option external unix sockets"
+                "let it close the socket; the annotation cryo.external-unix-sockets=true keeps datagram sockets"
             }
-            What::FileLock => "allow file locks",
-            What::GhostFile => "let it close the file",
+            What::FileLock => "let it give the lock up, or leave out the annotation cryo.file-locks=false",
+            What::GhostFile => "let it close the file, or set the annotation cryo.ghost-limit higher",
             What::Gpu => "install CRIU's plugin for it, or let it close the device",
             What::IoUring => "switch io_uring off in its configuration",
             What::LostLeader => "restart the program",

@@ -45,4 +45,4 @@ pub(crate) use pipes::Kind;
 pub(crate) use settings::{Settings, Shim, Version, read as read_settings, settings};
 pub(crate) use shim::{Refusal, ShimSocket, TaskVersion, bundle_of};
 pub(crate) use task::{AT_ONCE, Checkpoint, KILL, TERM, Task, USR1, network_namespace_of};
-pub(crate) use wait::{PATIENCE, eventually, eventually_within, holds_for};
+pub(crate) use wait::{PATIENCE, eventually, eventually_within, holds_for, patient};

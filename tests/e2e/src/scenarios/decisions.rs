@@ -2,10 +2,20 @@
 //! that fail.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 
 use crate::harness::*;
 
+/// In which nothing that hangs would end.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 pub(crate) fn scenarios() -> Vec<Scenario> {
+    let hangs = "with the stock shim CRIU waits for it until it is killed";
     vec![
         scenario!(without_options_a_task_goes_on).fifo_only().cryo_only_if(
             |combination, _| combination.runtime == Runtime::Crun,
@@ -26,6 +36,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(after_a_failed_checkpoint_the_next_may_succeed).fifo_only(),
         scenario!(a_failed_checkpoint_names_cause_log_and_remedy)
             .cryo_only("the stock shim's error says type NOTIFY errno 0"),
+        scenario!(a_stopped_task_is_checkpointed_or_refused_at_once).fifo_only().cryo_only(hangs),
+        scenario!(a_traced_task_is_refused_at_once).fifo_only().cryo_only(hangs),
         scenario!(a_failed_checkpoint_leaves_no_image)
             .fifo_only()
             .cryo_only("the stock shim leaves a part of one"),
@@ -126,9 +138,10 @@ fn a_failed_checkpoint_names_cause_log_and_remedy(bench: &Bench) -> Outcome {
     ensure!(text.contains("cryo.tcp="), "no annotation is named that would help: {text}");
     task.end()?;
 
-    // More than what is carried along: only CRIU finds that.
-    let task = bench.run(&["ghost", "/tmp/file", &(65 << 20).to_string()])?;
+    // Only CRIU finds out what its owner has told it behind our back.
+    let task = bench.run(&["ghost", "/tmp/file", &(2 << 20).to_string()])?;
     task.stdout().wait_for_line("ready")?;
+    fake(bench, "criu", "*", "echo ghost-limit 1M >>\"$CRIU_CONFIG_FILE\"")?;
     let text = refused_checkpoint(bench, &task, &bench.fresh_folder("image")?)?;
     ensure!(text.contains("ghost file"), "the cause isn't named: {text}");
     ensure!(text.contains("make the deleted file smaller or close it"), "no remedy is named: {text}");
@@ -144,5 +157,55 @@ fn a_failed_checkpoint_leaves_no_image(bench: &Bench) -> Outcome {
     refused_checkpoint(bench, &task, &image)?;
     let left: Vec<_> = std::fs::read_dir(&image)?.flatten().map(|entry| entry.file_name()).collect();
     ensure!(left.is_empty(), "there are {left:?}");
+    task.end()
+}
+
+/// Nobody waits for what can't be seized, and nothing stays frozen.
+#[track_caller]
+fn refused_at_once(bench: &Bench, task: &Task<'_>, words: &[&str]) -> Outcome {
+    let begun = Instant::now();
+    let text = refused_checkpoint(bench, task, &bench.fresh_folder("image")?)?;
+    ensure!(begun.elapsed() < patient(AT_ONCE), "it took {:?}", begun.elapsed());
+    for word in words {
+        ensure!(text.contains(word), "{word:?} is not in {text}");
+    }
+    ensure!(!cgroup::is_frozen(task.cgroup()), "the cgroup is frozen");
+    Ok(())
+}
+
+fn a_stopped_task_is_checkpointed_or_refused_at_once(bench: &Bench) -> Outcome {
+    let task = bench.run(&["heap", "1"])?;
+    task.stdout().wait_for_line("ready")?;
+    task.kill(Signal::SIGSTOP as u32)?;
+    let pid = task.pid()?;
+    let is_stopped = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.contains(") T ").then_some(())
+    };
+    eventually("it is stopped", is_stopped)?;
+    if !cgroup::is_v2() {
+        refused_at_once(bench, &task, &["guest (pid ", "is stopped", "SIGCONT"])?;
+        is_stopped().ok_or_else(|| Failure::new("it isn't stopped any more"))?;
+    }
+    task.kill(Signal::SIGCONT as u32)?;
+    task.asks(1, "same")?;
+    let image = task.end_as_image()?;
+    let again = task.again_from(&image).start()?;
+    again.asks(1, "same")?;
+    again.end()
+}
+
+fn a_traced_task_is_refused_at_once(bench: &Bench) -> Outcome {
+    let task = bench.run(&["heap", "1"])?;
+    task.stdout().wait_for_line("ready")?;
+    let pid = Pid::from_raw(task.pid()?.cast_signed());
+    ptrace::seize(pid, ptrace::Options::empty())?;
+    refused_at_once(bench, &task, &["guest (pid ", "is being traced", "tracer"])?;
+    // A tracer lets go only of what stands still.
+    kill(pid, Signal::SIGSTOP)?;
+    waitpid(pid, Some(WaitPidFlag::__WALL))?;
+    ptrace::detach(pid, Signal::SIGCONT)?;
+    task.kill(Signal::SIGCONT as u32)?;
+    task.asks(1, "same")?;
     task.end()
 }
