@@ -1,5 +1,6 @@
 //! What an administrator calls. Belongs to the binary: the shim links none of it.
 
+mod check;
 mod doctor;
 mod install;
 mod root;
@@ -23,6 +24,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Tell whether a container can be checkpointed as it is now, and what is in the way.
+    ///
+    /// Looks at its processes, changes nothing and doesn't stop it. Works with containers of
+    /// containerd, Docker, nerdctl and Kubernetes, whichever shim they have. The exit status is
+    /// 0 if it can, 1 if not, and 2 if there is no such container.
+    Check {
+        /// Its id, the beginning of it, or Docker's name for it.
+        container: String,
+        /// The containerd namespace to look in, if more than one has such a container.
+        #[arg(long, short)]
+        namespace: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Tell whether checkpoint and restore will work on this machine.
     ///
     /// Looks at containerd, Docker, runc, crun, CRIU and the kernel, and at which shim each
@@ -92,6 +108,7 @@ impl Daemon {
 
 pub(crate) fn run() -> ExitCode {
     match Arguments::parse().verb {
+        Verb::Check { container, namespace, json } => check::run(&container, namespace.as_deref(), json),
         Verb::Doctor { json } => doctor::run(json),
         Verb::Install(options) => match install::run(&options, &mut io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,

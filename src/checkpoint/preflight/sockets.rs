@@ -130,6 +130,7 @@ mod tests {
     use super::super::{Finding, process::family};
     use super::*;
     use crate::criu::Options;
+    use rustix::net::SocketFlags;
 
     fn found(options: Options) -> Vec<Finding> {
         let own = std::process::id();
@@ -156,7 +157,10 @@ mod tests {
 
     #[test]
     fn a_socket_that_is_in_no_table_is_known_by_its_family() {
-        let socket = |family, protocol| rustix::net::socket(family, SocketType::STREAM, protocol);
+        // Not for the children of other tests.
+        let socket = |family, protocol| {
+            rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, protocol)
+        };
         let plain = socket(AddressFamily::INET, None).unwrap();
         let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let found = |socket: &OwnedFd| about(&found(Options::default()), socket);

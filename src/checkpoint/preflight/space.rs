@@ -8,12 +8,14 @@ use super::process::Process;
 use super::{Finding, Look, What};
 
 const MEGABYTE: u64 = 1 << 20;
+/// Less is written so soon that it may as well be tried.
+const WORTH_A_LOOK: u64 = 16 * MEGABYTE;
 
 pub(super) fn look(first: &Process, family: &[Process], container: &Look) -> Option<Finding> {
     let folder = container.image.as_deref()?;
     let needed = needed(family);
     let free = free(folder)?;
-    (needed > free).then(|| {
+    (needed > free.max(WORTH_A_LOOK)).then(|| {
         let (needed, free) = (needed.div_ceil(MEGABYTE), free / MEGABYTE);
         let place = format!("{needed} MB needed, {free} MB free in {}", folder.display());
         Finding::new(What::NoSpace, first, place, true)

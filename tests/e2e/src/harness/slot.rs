@@ -240,8 +240,10 @@ pub(crate) fn set_up() -> Outcome {
     fs::create_dir(&bin)?;
     fs::copy(&settings().guest, bin.join("guest")).during(|| settings().guest.display().to_string())?;
     if let Some(folder) = &settings().cryo_bin {
-        let ours = folder.join("containerd-shim-cryo-v2");
-        fs::copy(&ours, bin.join("containerd-shim-cryo-v2")).during(|| ours.display().to_string())?;
+        for name in ["containerd-shim-cryo-v2", "cryo"] {
+            let ours = folder.join(name);
+            fs::copy(&ours, bin.join(name)).during(|| ours.display().to_string())?;
+        }
         let in_place = Path::new(BASE).join("in-place");
         fs::create_dir(&in_place)?;
         if settings().shim.is_cryo() {

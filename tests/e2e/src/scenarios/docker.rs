@@ -17,6 +17,7 @@ mod policies;
 mod rounds;
 mod shared;
 mod stdio;
+mod verdicts;
 mod zoo;
 
 use crate::harness::*;
@@ -36,6 +37,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         daemons::scenarios(),
         clones::scenarios(),
         policies::scenarios(),
+        verdicts::scenarios(),
         images::scenarios(),
         rounds::scenarios(),
         zoo::scenarios(),

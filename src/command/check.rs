@@ -1,0 +1,143 @@
+//! `cryo check`: whether a container can be checkpointed as it is now, and why not.
+
+mod find;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use cryo::bundle::{self, Spec};
+use cryo::cgroup::Cgroup;
+use cryo::checkpoint::preflight::{Finding, Look, look};
+use cryo::criu;
+use cryo::policy::{NODE_FILE, NodeFile, Policy};
+use serde::Serialize;
+
+use find::Found;
+
+/// Where containerd unpacks a checkpoint to.
+const UNPACKED: &str = "/tmp";
+/// For those who ask by a script: not the answer "no".
+const NO_ANSWER: u8 = 2;
+
+#[derive(Debug, Serialize)]
+struct Verdict {
+    container: String,
+    namespace: String,
+    pid: u32,
+    processes: usize,
+    ready: bool,
+    findings: Vec<Finding>,
+}
+
+pub(crate) fn run(container: &str, namespace: Option<&str>, json: bool) -> ExitCode {
+    match check(container, namespace) {
+        Ok(verdict) => {
+            let text = if json { in_json(&verdict) } else { in_words(&verdict) };
+            // The exit status tells the same to those who don't read.
+            let _ = io::stdout().write_all(text.as_bytes());
+            if verdict.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "cryo: {error}");
+            ExitCode::from(NO_ANSWER)
+        }
+    }
+}
+
+fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
+    let Found { id, namespace, bundle } = find::find(container, namespace)?;
+    let pid = bundle::read_pid(&bundle.join(bundle::INIT_PID))
+        .ok()
+        .filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
+        .ok_or_else(|| format!("container {id} doesn't run"))?;
+    let spec = Spec::read(&bundle).map_err(|error| error.to_string())?;
+    let policy = policy(&spec)?;
+    let cgroup = Cgroup::of_process(pid).map_err(|error| error.to_string())?;
+    let pids = cgroup.processes().map_err(|error| error.to_string())?;
+    let processes = pids.len();
+    let mut container = Look::new(pid, pids, criu::Options::default().for_dump(&policy));
+    container.link_remap |= policy.exits_after_checkpoint(&namespace) && policy.remaps_links();
+    container.refuses_execs = policy.refuses_execs();
+    container.ghost_limit = policy.ghost_limit();
+    container.bound = Some(spec.bound());
+    container.image = Some(UNPACKED.into());
+    let findings = look(&container);
+    let ready = !findings.iter().any(|finding| finding.blocks);
+    Ok(Verdict { container: id, namespace, pid, processes, ready, findings })
+}
+
+/// As the shim would read it.
+fn policy(spec: &Spec) -> Result<Policy, String> {
+    let path = Path::new(NODE_FILE);
+    let node = NodeFile::read(path).unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "cryo: {error}; the built-in defaults hold instead");
+        NodeFile::default()
+    });
+    Policy::of(&spec.annotations, &node, path).map_err(|error| error.to_string())
+}
+
+fn in_json(verdict: &Verdict) -> String {
+    // Plain numbers and texts.
+    let mut text = serde_json::to_string_pretty(verdict).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn in_words(verdict: &Verdict) -> String {
+    let Verdict { container, pid, processes, ready, findings, .. } = verdict;
+    let short: String = container.chars().take(24).collect();
+    let answer = if *ready { "can be checkpointed" } else { "can't be checkpointed" };
+    let plural = if *processes == 1 { "" } else { "es" };
+    let mut text = format!("{short} (pid {pid}, {processes} process{plural}) {answer}\n");
+    for finding in findings {
+        let kind = if finding.blocks { "in the way" } else { "note" };
+        text.push_str(&format!("  {kind:<10}  {finding}\n              {}\n", finding.remedy));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cryo::checkpoint::preflight::What;
+
+    fn verdict(blocks: Option<bool>) -> Verdict {
+        let finding = |blocks| Finding {
+            what: What::IoUring,
+            pid: 12,
+            program: "redis-server".into(),
+            place: "fd 7".into(),
+            blocks,
+            remedy: "switch it off",
+        };
+        Verdict {
+            container: "0123456789abcdef0123456789abcdef".into(),
+            namespace: "moby".into(),
+            pid: 12,
+            processes: 1,
+            ready: blocks != Some(true),
+            findings: blocks.into_iter().map(finding).collect(),
+        }
+    }
+
+    #[test]
+    fn the_answer_comes_first_and_then_the_reasons() {
+        assert_eq!(
+            in_words(&verdict(None)),
+            "0123456789abcdef01234567 (pid 12, 1 process) can be checkpointed\n"
+        );
+        assert_eq!(
+            in_words(&verdict(Some(true))),
+            "0123456789abcdef01234567 (pid 12, 1 process) can't be checkpointed\n  in the way  \
+             redis-server (pid 12) uses io_uring (fd 7)\n              switch it off\n"
+        );
+        assert!(in_words(&verdict(Some(false))).contains("\n  note        redis-server"));
+    }
+
+    #[test]
+    fn programs_read_the_same() {
+        let json: serde_json::Value = serde_json::from_str(&in_json(&verdict(Some(true)))).unwrap();
+        assert_eq!((&json["ready"], &json["findings"][0]["what"]), (&false.into(), &"io-uring".into()));
+    }
+}
