@@ -26,7 +26,7 @@ use crate::criu::log::{self, Failure};
 use crate::criu::{self, NETWORK_KEY, devices, hierarchies};
 use crate::journal::Folder;
 use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
-use crate::policy::Policy;
+use crate::policy::{NetworkLock, Policy};
 use crate::reaper::Process;
 use crate::restore::{forget_daemons_copy, note_daemons_copy};
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
@@ -38,6 +38,8 @@ pub use transit::is_temporary;
 /// Until every process stands still. A process that can't be frozen within this time
 /// is stopped or traced and won't be frozen later either.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
+/// For a look at /proc, which may wait for a process or a dead server.
+const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 const THAW_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a dump may take if the client doesn't say; big memory on a slow disk.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
@@ -82,7 +84,7 @@ pub enum Error {
     #[error("cannot checkpoint the container: {0}")]
     Criu(Failure),
     #[error(
-        "cannot checkpoint the container: it has open TCP connections: {0}; close them, or set the annotation cryo.tcp=established to keep them or cryo.tcp=close to close them at the restore"
+        "cannot checkpoint the container: it has open TCP connections: {0}; close them, or set cryo.tcp=established to keep them or cryo.tcp=close to have them closed"
     )]
     Connections(preflight::Connections),
     #[error(
@@ -113,11 +115,12 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
     look.ghost_limit = policy.ghost_limit();
     look.bound = Some(bound);
     look.image = Some(request.image.clone());
-    aside(move || {
-        look.pids = cgroup.processes().unwrap_or_default();
-        preflight::judge(&look)
-    })
-    .await?;
+    look.plugins = policy.plugins().map(Path::to_owned);
+    let judged = aside(move || preflight::judge(&mut look, || cgroup.processes().unwrap_or_default()));
+    match timeout(LOOK_PATIENCE, judged).await {
+        Ok(judged) => judged?,
+        Err(_) => tracing::warn!("/proc gives no answer; CRIU has to find out by itself"),
+    }
     // If this shim dies, containerd's copy may still be written to while containerd
     // removes it. Once it is complete, it is containerd's.
     note_daemons_copy(&request.image, &subject.bundle);
@@ -282,7 +285,7 @@ impl Attempt<'_> {
             // The lock keeps peers of open connections quiet. Without any there is
             // nothing to lock, and nothing to be left locked if CRIU is killed.
             config = config.set("network-lock", "skip");
-        } else if let Some(lock) = policy.network_lock() {
+        } else if let Some(lock) = policy.network_lock().filter(|lock| *lock != NetworkLock::Skip) {
             config = config.set("network-lock", lock.name());
         }
         config = hierarchies::of_container(config, self.container.process.pid());

@@ -72,7 +72,11 @@ impl Policy {
             key,
             file: path.to_owned(),
         })?;
-        let wishes = asked.or(node.usual());
+        let mut usual = node.usual();
+        if asked.tcp == Some(Tcp::Established) && usual.network_lock == Some(NetworkLock::Skip) {
+            usual.network_lock = None;
+        }
+        let wishes = asked.or(usual);
         if wishes.network_lock == Some(NetworkLock::Skip) && wishes.tcp == Some(Tcp::Established) {
             return Err(Error::Unlocked);
         }
@@ -158,7 +162,9 @@ fn shown(text: &str) -> String {
 }
 
 fn names() -> String {
-    NAMES.map(|name| format!("{PREFIX}{name}")).join(", ")
+    let mut names: Vec<String> = NAMES.iter().map(|name| format!("{PREFIX}{name}")).collect();
+    names.push(RESTORE_FROM.to_owned());
+    names.join(", ")
 }
 
 #[cfg(test)]

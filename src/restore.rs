@@ -32,7 +32,7 @@ use crate::criu::config::Config;
 use crate::criu::log::Failure;
 use crate::criu::{self, devices};
 use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
-use crate::policy::Policy;
+use crate::policy::{Policy, Tcp};
 use crate::reaper::Process;
 use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version, hook};
 use crate::stdio::{self, ConsoleSocket};
@@ -215,7 +215,8 @@ impl Attempt {
         let result = self.restore(&call, terminal).await;
         self.hand_on_log(&work);
         if result.is_err() {
-            remove_mount_yard(&work);
+            let work = work.to_owned();
+            aside(move || remove_mount_yard(&work)).await;
         }
         let live = match result {
             Err(Error::Runtime(error)) => {
@@ -254,7 +255,11 @@ impl Attempt {
         let dumped = match &self.image.manifest {
             Some(manifest) => manifest.options.clone(),
             // Of somebody else's image nothing is known, and locks do no harm.
-            None => criu::Options { file_locks: true, ..criu::Options::default() },
+            None => criu::Options {
+                file_locks: true,
+                tcp_established: self.policy.tcp() == Some(Tcp::Established),
+                ..criu::Options::default()
+            },
         };
         dumped.for_restore(&self.policy)
     }

@@ -16,13 +16,14 @@ mod space;
 mod unix;
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::criu::{self, config};
 use crate::policy::Policy;
 use connections::Connection;
 pub use connections::Connections;
+use files::PLUGINS;
 pub use finding::{Blockers, Finding, What};
 use process::Process;
 pub use processes::Stray;
@@ -40,6 +41,8 @@ pub struct Look {
     pub refuses_execs: bool,
     /// The largest deleted file that CRIU takes along.
     pub ghost_limit: u64,
+    /// Where plugins of CRIU's may be that know more files than we do.
+    pub plugins: Option<PathBuf>,
     /// Mount points that the runtime sees to. If nobody knows them, no mount is judged.
     pub bound: Option<Vec<PathBuf>>,
     /// Where the image will be; it may not exist yet.
@@ -56,8 +59,25 @@ impl Look {
             link_remap: config::may_be_set_here("link-remap"),
             refuses_execs: false,
             ghost_limit: Policy::default().ghost_limit(),
+            plugins: None,
             bound: None,
             image: None,
+        }
+    }
+
+    /// What CRIU may manage after all, because of plugins or of what the machine's owner has
+    /// told it behind our back, is its own to refuse.
+    fn excuse(&self, found: &mut [Finding]) {
+        let has_plugins = self.plugins.as_deref().into_iter().chain(PLUGINS.map(Path::new)).any(has_library);
+        for finding in found {
+            let excused = match finding.what {
+                What::Device | What::Gpu | What::UnsupportedFile => has_plugins,
+                What::GhostFile => config::may_be_set_here("ghost-limit"),
+                What::FileLock => config::may_be_set_here("file-locks"),
+                What::ExternalUnixSocket => config::may_be_set_here("ext-unix-sk"),
+                _ => false,
+            };
+            finding.blocks &= !excused;
         }
     }
 }
@@ -65,6 +85,27 @@ impl Look {
 /// Everything that stands in the way, or may do so, each reason once.
 pub fn look(container: &Look) -> Vec<Finding> {
     Survey::of(container).found
+}
+
+fn has_library(folder: &Path) -> bool {
+    let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.any(|entry| entry.path().extension().is_some_and(|extension| extension == "so"))
+}
+
+/// Processes come and go and talk to each other while they are looked at, one after the
+/// other: only what is in the way twice is in the way.
+pub fn look_twice(container: &mut Look, pids: impl Fn() -> Vec<u32>) -> Vec<Finding> {
+    container.pids = pids();
+    let first = look(container);
+    if !first.iter().any(|finding| finding.blocks) {
+        return first;
+    }
+    container.pids = pids();
+    let mut second = look(container);
+    for finding in &mut second {
+        finding.blocks &= first.contains(finding);
+    }
+    second
 }
 
 /// What one walk through /proc brings home.
@@ -98,6 +139,7 @@ impl Survey {
             found.extend(mounts::look(first, container));
             found.extend(space::look(first, &family, container));
         }
+        container.excuse(&mut found);
         let mut seen = HashSet::new();
         found.retain(|finding| seen.insert((finding.what, finding.pid, finding.place.clone())));
         Survey { family, held, open, found }
@@ -105,7 +147,8 @@ impl Survey {
 }
 
 /// What would fail, or hang, is refused.
-pub(super) fn judge(container: &Look) -> Result<(), Error> {
+pub(super) fn judge(container: &mut Look, pids: impl Fn() -> Vec<u32>) -> Result<(), Error> {
+    container.pids = pids();
     let survey = Survey::of(container);
     if !container.options.tcp_established
         && let Some(open) = Connections::of(&survey.open, &survey.held)
@@ -113,9 +156,12 @@ pub(super) fn judge(container: &Look) -> Result<(), Error> {
         return Err(Error::Connections(open));
     }
     if let Some(stray) = processes::out_of_time(container.init, &survey.family) {
-        return Err(Error::OutOfTime(stray));
+        return Err(Error::OutOfTime(stray.into()));
     }
-    Blockers::of(survey.found).map_or(Ok(()), |blockers| Err(Error::Preflight(blockers)))
+    if !survey.found.iter().any(|finding| finding.blocks) {
+        return Ok(());
+    }
+    Blockers::of(look_twice(container, pids)).map_or(Ok(()), |blockers| Err(Error::Preflight(blockers)))
 }
 
 #[cfg(test)]

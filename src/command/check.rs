@@ -8,14 +8,14 @@ use std::process::ExitCode;
 
 use cryo::bundle::{self, Spec};
 use cryo::cgroup::Cgroup;
-use cryo::checkpoint::preflight::{Finding, Look, look};
+use cryo::checkpoint::preflight::{Finding, Look, look_twice};
 use cryo::criu;
-use cryo::policy::{NODE_FILE, NodeFile, Policy};
+use cryo::policy::{DOCKER, NODE_FILE, NodeFile, Policy};
 use serde::Serialize;
 
 use find::Found;
 
-/// Where containerd unpacks a checkpoint to.
+/// Where containerd unpacks a checkpoint of Docker's to.
 const UNPACKED: &str = "/tmp";
 /// For those who ask by a script: not the answer "no".
 const NO_ANSWER: u8 = 2;
@@ -53,16 +53,17 @@ fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
         .ok_or_else(|| format!("container {id} doesn't run"))?;
     let spec = Spec::read(&bundle).map_err(|error| error.to_string())?;
     let policy = policy(&spec)?;
-    let cgroup = Cgroup::of_process(pid).map_err(|error| error.to_string())?;
-    let pids = cgroup.processes().map_err(|error| error.to_string())?;
-    let processes = pids.len();
-    let mut container = Look::new(pid, pids, criu::Options::default().for_dump(&policy));
+    let cgroup = Cgroup::of_container(pid, &spec.linux.cgroups_path).map_err(|error| error.to_string())?;
+    let mut container = Look::new(pid, Vec::new(), criu::Options::default().for_dump(&policy));
     container.link_remap |= policy.exits_after_checkpoint(&namespace) && policy.remaps_links();
     container.refuses_execs = policy.refuses_execs();
     container.ghost_limit = policy.ghost_limit();
     container.bound = Some(spec.bound());
-    container.image = Some(UNPACKED.into());
-    let findings = look(&container);
+    container.plugins = policy.plugins().map(Path::to_owned);
+    // Others are told a folder, which nobody knows yet.
+    container.image = (namespace == DOCKER).then(|| UNPACKED.into());
+    let findings = look_twice(&mut container, || cgroup.processes().unwrap_or_default());
+    let processes = container.pids.len();
     let ready = !findings.iter().any(|finding| finding.blocks);
     Ok(Verdict { container: id, namespace, pid, processes, ready, findings })
 }

@@ -53,9 +53,9 @@ impl Config {
     }
 }
 
-/// Whether CRIU may find a flag set without our doing.
-pub fn may_be_set_here(flag: &str) -> bool {
-    let is_named = |text: String| text.lines().any(|line| line.trim() == flag);
+/// Whether CRIU may find a setting without our doing.
+pub fn may_be_set_here(name: &str) -> bool {
+    let is_named = |text: String| text.lines().any(|line| line.split_whitespace().next() == Some(name));
     SITE.iter().any(|path| std::fs::read_to_string(path).is_ok_and(is_named))
 }
 

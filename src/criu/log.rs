@@ -179,7 +179,7 @@ mod tests {
         "4.2-session": "the leader of process 812's session is outside the container",
         "4.2.1-connection": "an open TCP connection can't be brought back; set the annotation cryo.tcp=close",
         "4.2.1-cut": "the checkpoint is incomplete or damaged",
-        "4.2.1-ghost": "/tmp/big is still open and too big for a ghost file (64 MB); make the deleted file smaller",
+        "4.2.1-ghost": "/tmp/big is still open and too big for a ghost file; make the deleted file smaller",
         "4.2.1-link": "/tmp/a was deleted under one of its names and is still open",
         "4.2.1-lock": "a process holds file locks",
         "4.2.1-magic": "the checkpoint's file core-144.img isn't one of CRIU's",

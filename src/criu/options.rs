@@ -38,7 +38,7 @@ impl Options {
 
     /// What was in force at the dump, unless the container says otherwise now.
     pub fn for_restore(self, policy: &Policy) -> Options {
-        let tcp_close = self.tcp_close || (self.tcp_established && policy.tcp() == Some(Tcp::Close));
+        let tcp_close = self.tcp_close || policy.tcp() == Some(Tcp::Close);
         Options {
             tcp_close,
             tcp_established: self.tcp_established && !tcp_close,

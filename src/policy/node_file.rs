@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::wishes::{NAMES, Problem, Wishes, bytes, duration};
+use super::wishes::{NAMES, NetworkLock, Problem, Tcp, Wishes, bytes, duration};
 use super::{PREFIX, RESTORE_FROM};
 
 /// What could widen a container's rights or reach beyond it: only if the node's owner says so.
@@ -73,7 +73,7 @@ impl NodeFile {
         let node: NodeFile = toml::from_str(text).map_err(|error| error.message().to_owned())?;
         for name in node.allow.iter().chain(&node.deny) {
             let known = name.strip_prefix(PREFIX).is_some_and(|wish| NAMES.contains(&wish));
-            if !known {
+            if !known && name != RESTORE_FROM {
                 return Err(format!("allow and deny: there is no annotation {name:?}"));
             }
         }
@@ -90,6 +90,9 @@ impl NodeFile {
                 Problem::Unknown => format!("defaults.{name}: there is no such setting"),
                 Problem::Value(expected) => format!("defaults.{name}: {expected}"),
             })?;
+        }
+        if wishes.network_lock == Some(NetworkLock::Skip) && wishes.tcp == Some(Tcp::Established) {
+            return Err("defaults.network-lock: connections that are kept need the lock".to_owned());
         }
         Ok(node)
     }
@@ -131,7 +134,8 @@ impl NodeFile {
         if !named.is_absolute() || named.components().any(|part| part == Component::ParentDir) {
             return Err(NotAllowed::Relative(named.to_owned()));
         }
-        let allowed = NodeFile::read(path)?.restore_from;
+        let node = NodeFile::read(path)?;
+        let allowed = if node.allows(RESTORE_FROM) { node.restore_from } else { Vec::new() };
         let elsewhere = || NotAllowed::Elsewhere { path: named.to_owned(), file: path.to_owned() };
         // Who may not restore from there isn't told what is there.
         if !allowed.iter().any(|folder| named.starts_with(folder)) {
@@ -212,6 +216,7 @@ mod tests {
             ("[defaults]\ntcp = \"maybe\"", "defaults.tcp: give established"),
             ("[defaults]\nfile_locks = true", "defaults.file_locks"),
             ("[defaults]\nlink-remap = 9", "defaults.link-remap"),
+            ("[defaults]\ntcp = \"established\"\nnetwork-lock = \"skip\"", "defaults.network-lock"),
         ] {
             let error = NodeFile::parse(text).unwrap_err();
             assert!(error.contains(named), "{text}: {error}");

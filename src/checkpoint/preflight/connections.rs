@@ -38,6 +38,7 @@ impl Connections {
     /// or a pod's: only what is held in here counts.
     pub(super) fn of(open: &BTreeMap<u64, Connection>, held: &Held) -> Option<Connections> {
         let mut ours = open.iter().filter_map(|(inode, connection)| Some((connection, held.of(*inode)?)));
+        let mut ours = ours.by_ref().filter(|(_, holder)| holder.process.inside);
         let (connection, Holder { process, .. }) = ours.next()?;
         let first = format!("{connection} of {} (pid {})", process.program, process.pid);
         Some(Connections { first, more: ours.count() })

@@ -21,7 +21,7 @@ const TUN: u32 = 200;
 const AUTOFS: u32 = 235;
 /// stat counts in these, whatever the file system does.
 const BLOCK_BYTES: u64 = 512;
-const PLUGINS: [&str; 3] = ["/usr/lib/criu", "/usr/local/lib/criu", "/usr/libexec/criu"];
+pub(super) const PLUGINS: [&str; 3] = ["/usr/lib/criu", "/usr/local/lib/criu", "/usr/libexec/criu"];
 
 /// Looks at all open files of a process; its sockets are noted for another room.
 pub(super) fn of(process: &Process, container: &Look, held: &mut Held) -> Vec<Finding> {
@@ -67,8 +67,21 @@ fn judge(target: &str, folder: &fs::File, name: &Path, container: &Look) -> Opti
             target.ends_with(" (deleted)") && FileType::from_raw_mode(status.stx_mode.into()).is_file();
         // Another of its names remains. Only a container that is stopped leaves CRIU the
         // right to give it one more.
-        (is_deleted && status.stx_nlink > 0 && !container.link_remap).then_some((What::DeletedName, true))
+        let lost = is_deleted && status.stx_nlink > 0 && !has_name(target, &status, container.init);
+        (lost && !container.link_remap).then_some((What::DeletedName, true))
     })
+}
+
+/// Whether a file is called so after all, or has its name again.
+fn has_name(target: &str, status: &Statx, init: u32) -> bool {
+    let is_it = |name: &str| {
+        let found = look_at(rustix::fs::CWD, Path::new(&format!("/proc/{init}/root{name}")));
+        found.is_some_and(|found| {
+            (found.stx_ino, found.stx_dev_major, found.stx_dev_minor)
+                == (status.stx_ino, status.stx_dev_major, status.stx_dev_minor)
+        })
+    };
+    is_it(target) || target.strip_suffix(" (deleted)").is_some_and(is_it)
 }
 
 fn anonymous(kind: &str) -> Option<(What, bool)> {

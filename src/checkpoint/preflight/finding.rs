@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::process::{Process, readable};
+use super::process::Process;
+use crate::message::shown;
 
 /// The longest place a sentence has room for.
 const PLACE: usize = 70;
@@ -54,7 +55,7 @@ pub struct Blockers(Vec<Finding>);
 impl Finding {
     pub(super) fn new(what: What, process: &Process, place: String, blocks: bool) -> Finding {
         let Process { pid, program, .. } = process;
-        let (pid, program, place) = (*pid, program.clone(), readable(&place));
+        let (pid, program, place) = (*pid, program.clone(), shown(&place));
         Finding { what, pid, program, place, blocks, remedy: what.remedy() }
     }
 }
@@ -86,7 +87,7 @@ impl What {
             What::LostLeader => "has lost its first thread",
             What::LostSession => "belongs to a session",
             What::NestedNamespace => "has a namespace of its own",
-            What::NoSpace => "has more memory than there is room for",
+            What::NoSpace => "has no space for its memory",
             What::SeccompNotify => "decides about system calls of others",
             What::Stopped => "is stopped",
             What::TcpConnection => "has an open TCP connection",

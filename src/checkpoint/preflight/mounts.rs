@@ -1,9 +1,10 @@
 //! Mounts that were made inside the container, of file systems that CRIU can't save.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::process::Process;
+use super::process::{Process, text};
 use super::{Finding, Look, What};
 use crate::mount::unescape;
 
@@ -37,7 +38,7 @@ pub(super) fn look(first: &Process, container: &Look) -> Vec<Finding> {
     if namespace(&first.pid.to_string()) == namespace("self") {
         return Vec::new();
     }
-    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", first.pid)).unwrap_or_default();
+    let mounts = text(&format!("/proc/{}/mountinfo", first.pid)).unwrap_or_default();
     strange(&mounts, bound)
         .into_iter()
         .map(|(point, kind)| {
@@ -47,24 +48,39 @@ pub(super) fn look(first: &Process, container: &Look) -> Vec<Finding> {
 }
 
 fn strange(mounts: &str, bound: &[PathBuf]) -> Vec<(PathBuf, String)> {
-    mounts
-        .lines()
-        .filter_map(parse)
-        .filter(|(point, kind)| {
-            let is_known = KNOWN.contains(&kind.as_str()) || kind == TRACEFS;
-            !is_known && point != Path::new("/") && !bound.contains(point)
-        })
+    let all: Vec<Mount> = mounts.lines().filter_map(Mount::parse).collect();
+    let is_given = |mount: &Mount| mount.point == Path::new("/") || bound.contains(&mount.point);
+    // CRIU takes a mount of something that it is given for one more of the same.
+    let given: HashSet<String> =
+        all.iter().filter(|mount| is_given(mount)).map(|mount| mount.device.clone()).collect();
+    all.into_iter()
+        .filter(|mount| mount.is_whole && !given.contains(&mount.device))
+        .filter(|mount| !KNOWN.contains(&mount.kind.as_str()) && mount.kind != TRACEFS)
+        .map(|mount| (mount.point, mount.kind))
         .collect()
 }
 
-/// Where a whole file system is mounted, and its kind. A part of one, as bind mounts show,
-/// may belong to another mount that CRIU knows.
-fn parse(line: &str) -> Option<(PathBuf, String)> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ').skip(3);
-    let (root, point) = (fields.next()?, fields.next()?);
-    let kind = after.split(' ').next()?;
-    (root == "/").then(|| (PathBuf::from(unescape(point)), kind.to_owned()))
+struct Mount {
+    device: String,
+    /// A part of a file system, as bind mounts show it, may belong to another mount that
+    /// CRIU knows.
+    is_whole: bool,
+    point: PathBuf,
+    kind: String,
+}
+
+impl Mount {
+    fn parse(line: &str) -> Option<Mount> {
+        let (before, after) = line.split_once(" - ")?;
+        let mut fields = before.split(' ').skip(2);
+        let (device, root, point) = (fields.next()?, fields.next()?, fields.next()?);
+        Some(Mount {
+            device: device.to_owned(),
+            is_whole: root == "/",
+            point: unescape(point).into(),
+            kind: after.split(' ').next()?.to_owned(),
+        })
+    }
 }
 
 #[cfg(test)]

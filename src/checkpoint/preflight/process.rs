@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::message::shown;
+
 /// What is wanted of /proc/PID/status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Process {
@@ -36,7 +38,7 @@ pub(super) fn family(init: u32, pids: &[u32]) -> Vec<Process> {
 
 impl Process {
     fn read(pid: u32) -> Option<Process> {
-        Process::parse(pid, &fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+        Process::parse(pid, &text(&format!("/proc/{pid}/status"))?)
     }
 
     fn parse(pid: u32, status: &str) -> Option<Process> {
@@ -47,7 +49,7 @@ impl Process {
             let number = || value.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
             let small = || number().and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
             match key {
-                "Name" => process.program = readable(value),
+                "Name" => process.program = shown(value),
                 "State" => process.state = value.chars().next()?,
                 "PPid" => process.parent = small(),
                 "TracerPid" => process.tracer = small(),
@@ -63,18 +65,18 @@ impl Process {
 
     /// Stopped by a signal. One that is frozen besides shows another state.
     pub(super) fn is_stopped(&self) -> bool {
-        let waits_in = || fs::read_to_string(format!("/proc/{}/wchan", self.pid)).unwrap_or_default();
+        let waits_in = || text(&format!("/proc/{}/wchan", self.pid)).unwrap_or_default();
         self.state == 'T' || (self.state == 'D' && waits_in() == "do_signal_stop")
     }
 }
 
 pub(super) fn program(pid: u32) -> String {
-    readable(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim())
+    shown(&text(&format!("/proc/{pid}/comm")).unwrap_or_default())
 }
 
-/// Names come from inside the container and end up on terminals.
-pub(super) fn readable(name: &str) -> String {
-    name.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
+/// A file of /proc. A name in it may be cut in the middle of a letter.
+pub(super) fn text(path: &str) -> Option<String> {
+    Some(String::from_utf8_lossy(&fs::read(path).ok()?).into_owned())
 }
 
 #[cfg(test)]
@@ -86,6 +88,15 @@ mod tests {
         PPid:\t7\nTracerPid:\t99\nUid:\t0\t0\t0\t0\nNStgid:\t12\t1\nNSpid:\t12\t1\nNSpgid:\t12\t1\n\
         NSsid:\t9\t0\nVmRSS:\t    5000 kB\nRssAnon:\t    3000 kB\nRssFile:\t 2000 kB\nVmSwap:\t     100 kB\n\
         Threads:\t4\nSeccomp:\t2\n";
+
+    #[test]
+    fn a_name_may_be_cut_in_the_middle_of_a_letter() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = folder.path().join("status");
+        fs::write(&status, b"Name:\t\xd0\xb0\xd0\nState:\tS (sleeping)\n").unwrap();
+        let process = Process::parse(12, &text(status.to_str().unwrap()).unwrap()).unwrap();
+        assert_eq!((process.program.as_str(), process.state), ("\u{430}\u{fffd}", 'S'));
+    }
 
     #[test]
     fn a_status_is_read() {
@@ -105,10 +116,5 @@ mod tests {
             family.iter().filter(|process| process.inside).map(|process| process.pid).collect();
         assert_eq!(inside, [child.id()]);
         end(child);
-    }
-
-    #[test]
-    fn no_name_writes_on_a_terminal_what_it_wants() {
-        assert_eq!(readable("a\x1b[2J\nb"), "a?[2J?b");
     }
 }

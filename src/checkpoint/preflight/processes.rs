@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::process::{Process, program};
+use super::process::{Process, program, text};
 use super::{Finding, What};
 
 /// Of these there can be only one of each in an image: CRIU nests no others than those
@@ -17,6 +17,12 @@ pub struct Stray {
     program: String,
 }
 
+impl From<&Process> for Stray {
+    fn from(process: &Process) -> Stray {
+        Stray { pid: process.pid, program: process.program.clone() }
+    }
+}
+
 impl std::fmt::Display for Stray {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} (pid {})", self.program, self.pid)
@@ -26,21 +32,20 @@ impl std::fmt::Display for Stray {
 /// A process of the container that lives in another time than the first process, if there
 /// is one. A restored container has a time namespace of its own; runc before 1.2.7 doesn't
 /// put processes into it that are added by exec, and one of them may have left a child behind.
-pub(super) fn out_of_time(init: u32, family: &[Process]) -> Option<Stray> {
+pub(super) fn out_of_time(init: u32, family: &[Process]) -> Option<&Process> {
     let own = namespace(init, "time")?;
     if own == fs::read_link("/proc/self/ns/time").ok()? {
         return None;
     }
     let is_stray =
         |process: &&Process| process.inside && namespace(process.pid, "time").is_some_and(|time| time != own);
-    let Process { pid, program, .. } = family.iter().find(is_stray)?;
-    Some(Stray { pid: *pid, program: program.clone() })
+    family.iter().find(is_stray)
 }
 
 /// Who can't be stopped by CRIU. It stops all of the cgroup, not only the first process's
 /// family.
 pub(super) fn unstoppable(init: u32, family: &[Process]) -> Vec<Finding> {
-    let memberships = fs::read_to_string(format!("/proc/{init}/cgroup")).unwrap_or_default();
+    let memberships = text(&format!("/proc/{init}/cgroup")).unwrap_or_default();
     let freezer_is_old = has_old_freezer(&memberships);
     let mut found = Vec::new();
     for process in family {
@@ -66,6 +71,9 @@ pub(super) fn elsewhere(init: u32, family: &[Process]) -> Vec<Finding> {
     let ours = SINGLE.map(|kind| fs::read_link(format!("/proc/self/ns/{kind}")).ok());
     let [mounts, networks] = ["mnt", "net"].map(|kind| namespace(init, kind));
     let mut found = Vec::new();
+    if let Some(stray) = out_of_time(init, family) {
+        found.push(Finding::new(What::NestedNamespace, stray, "time".to_owned(), true));
+    }
     for process in family.iter().filter(|process| process.inside && process.state != 'Z') {
         for ((kind, first), ours) in SINGLE.iter().zip(&of_first).zip(&ours) {
             let own = namespace(process.pid, kind);
@@ -74,7 +82,8 @@ pub(super) fn elsewhere(init: u32, family: &[Process]) -> Vec<Finding> {
                 found.push(Finding::new(What::NestedNamespace, process, (*kind).to_owned(), true));
             }
         }
-        if namespace(process.pid, "time_for_children") != namespace(process.pid, "time") {
+        let [time, childrens] = ["time", "time_for_children"].map(|kind| namespace(process.pid, kind));
+        if time.is_some() && childrens.is_some() && time != childrens {
             found.push(Finding::new(What::NestedNamespace, process, "time of its children".to_owned(), true));
         }
         for (kind, first) in [("mnt", &mounts), ("net", &networks)] {

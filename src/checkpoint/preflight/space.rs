@@ -29,8 +29,8 @@ fn needed(family: &[Process]) -> u64 {
 /// In the file system of a folder that may have to be made first.
 fn free(folder: &Path) -> Option<u64> {
     let found: Option<StatVfs> = folder.ancestors().find_map(|folder| statvfs(folder).ok());
-    // Root may use what is kept back for it.
-    found.map(|found| found.f_bfree.saturating_mul(found.f_frsize))
+    // Some don't count. Root may use what is kept back for it.
+    found.filter(|found| found.f_blocks > 0).map(|found| found.f_bfree.saturating_mul(found.f_frsize))
 }
 
 #[cfg(test)]

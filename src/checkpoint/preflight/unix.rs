@@ -52,7 +52,7 @@ pub(super) fn peers(container: &Look, held: &Held, table: &Table) -> Vec<Finding
         let is_kept = container.options.external_unix_sockets && own.is_datagram && has_name;
         // A process that was added may end before the dump.
         let blocks = !is_kept && other.is_none();
-        found.push(holder.finding(What::ExternalUnixSocket, "unix", blocks));
+        found.push(holder.finding(What::ExternalUnixSocket, &format!("unix socket {inode}"), blocks));
     }
     found.sort_by_key(|finding| finding.pid);
     found

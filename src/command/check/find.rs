@@ -11,8 +11,8 @@ use cryo::reaper::Reaper;
 use crate::command::root::USUAL_PATH;
 use crate::command::run::run;
 
-/// Where containerds keep bundles: the system's, and one that Docker has started.
-const STATES: [&str; 2] = ["/run/containerd", "/run/docker/containerd/daemon"];
+/// Where containerds keep bundles: the system's, and those of Docker, k3s and RKE2.
+const STATES: [&str; 3] = ["/run/containerd", "/run/docker/containerd/daemon", "/run/k3s/containerd"];
 const TASKS: &str = "io.containerd.runtime.v2.task";
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -23,15 +23,18 @@ pub(super) struct Found {
     pub(super) bundle: PathBuf,
 }
 
+/// An id goes before a name, and a name before the beginning of an id, as Docker has it.
 pub(super) fn find(name: &str, namespace: Option<&str>) -> Result<Found, String> {
-    let all = || STATES.iter().flat_map(|state| bundles(&Path::new(state).join(TASKS)));
     let wanted = |found: &Found| namespace.is_none_or(|namespace| found.namespace == namespace);
-    let here: Vec<Found> = all().filter(wanted).collect();
-    if let Some(found) = choose(here, name)? {
-        return Ok(found);
+    let all = STATES.iter().flat_map(|state| bundles(&Path::new(state).join(TASKS)));
+    let mut all: Vec<Found> = all.filter(wanted).collect();
+    if !all.iter().any(|found| found.id == name)
+        && let Some(id) = docker_id(name).filter(|id| !id.starts_with(name))
+        && let Some(at) = all.iter().position(|found| found.id == id)
+    {
+        return Ok(all.swap_remove(at));
     }
-    let known: Vec<Found> = all().filter(wanted).collect();
-    docker_id(name).and_then(|id| known.into_iter().find(|found| found.id == id)).ok_or_else(|| {
+    choose(all, name)?.ok_or_else(|| {
         format!("no container {name} runs here: `ctr containers ls` and `docker ps` tell which do")
     })
 }

@@ -22,7 +22,7 @@ pub(super) const CAUSES: &[Cause] = &[
     cause(
         &["Can't turn TCP repair mode ON", "Failed to lock TCP connection"],
         "CRIU can't take hold of a TCP connection",
-        "try again, or set the annotation cryo.tcp=close",
+        "try again, or let the program close it first",
     ),
     cause(
         &["Unsupported proto 262 for socket", "GODEBUG=multipathtcp=0"],
@@ -96,7 +96,7 @@ pub(super) const CAUSES: &[Cause] = &[
     cause(
         &["External socket is used"],
         "a datagram unix socket has its peer outside the container",
-        "close it, or let the client ask for external unix sockets",
+        "close it, or set the annotation cryo.external-unix-sockets=true",
     ),
     cause(
         &["with unreachable peer"],
@@ -121,7 +121,7 @@ pub(super) const CAUSES: &[Cause] = &[
     cause(
         &["Some file locks are hold by dumping tasks"],
         "a process holds file locks, and they weren't asked for",
-        "release the file locks, or use another version of the runtime",
+        "release the file locks, or leave out the annotation cryo.file-locks=false",
     ),
     cause(
         &["Unresolved lock found pid", "Invalid file lease type", "Incorrect lease type"],
@@ -140,8 +140,8 @@ pub(super) const CAUSES: &[Cause] = &[
     ),
     cause(
         &["Can't dump ghost file * of"],
-        "the deleted file {} is still open and too big for a ghost file (64 MB)",
-        "make the deleted file smaller or close it",
+        "the deleted file {} is still open and too big for a ghost file",
+        "make the deleted file smaller or close it, or set the annotation cryo.ghost-limit higher",
     ),
     cause(
         &["anon_inode:[io_uring]"],

@@ -33,13 +33,7 @@ pub(super) const SHORTAGES: &[Cause] = &[
 
 pub(super) const CAUSES: &[Cause] = &[
     cause(
-        &[
-            "Locking network failed",
-            "Locking connection failed",
-            "built without libnftables support",
-            "Iptables configuration failed",
-            "no legacy version present",
-        ],
+        &["Locking network failed", "Locking connection failed", "Iptables configuration failed"],
         "CRIU can't lock the network",
         "install iptables and the kernel module xt_mark, or a CRIU built with nftables",
     ),
