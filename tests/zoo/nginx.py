@@ -92,10 +92,16 @@ def workers():
     """The same two processes for ever, and each request in the log once."""
     connection, master = Connection(), int(open(f"{FOLDER}/pid").read())
     children = f"/proc/{master}/task/{master}/children"
-    known = set(open(children).read().split())
+
+    def living():
+        return set(open(children).read().split())
+
+    # The first one answers before the second is there.
+    wait_for("both workers", lambda: len(living()) == 2)
+    known = living()
 
     def check():
-        expect(set(open(children).read().split()), known, "the set of workers")
+        expect(living(), known, "the set of workers")
         requests = int(re.findall(rb"\d+ (\d+) \n", ask(connection, "/status").read())[0])
         logged = open(f"{FOLDER}/access.log").read().count("GET /")
         return f"{requests} requests, {logged} logged"
