@@ -87,10 +87,6 @@ pub enum Error {
         "cannot checkpoint the container: it has open TCP connections: {0}; close them, or set cryo.tcp=established to keep them or cryo.tcp=close to have them closed"
     )]
     Connections(preflight::Connections),
-    #[error(
-        "cannot checkpoint the container: {0} was left behind by an exec into a restored container and could not come back: end it, or use runc 1.2.7 or newer, or crun"
-    )]
-    OutOfTime(preflight::Stray),
     #[error("cannot checkpoint the container: {0}")]
     Preflight(preflight::Blockers),
     #[error(
@@ -109,13 +105,10 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
     let options = in_force(&request.options, container);
     let (bound, cgroup) = (subject.spec.bound(), container.cgroup.clone());
-    let policy = &request.policy;
-    let mut look = Look::new(container.process.pid(), Vec::new(), options.clone());
-    look.link_remap |= request.exit && policy.remaps_links();
-    look.ghost_limit = policy.ghost_limit();
+    let look = Look::new(container.process.pid(), Vec::new(), options.clone());
+    let mut look = look.under(&request.policy, request.exit);
     look.bound = Some(bound);
     look.image = Some(request.image.clone());
-    look.plugins = policy.plugins().map(Path::to_owned);
     let judged = aside(move || preflight::judge(&mut look, || cgroup.processes().unwrap_or_default()));
     match timeout(LOOK_PATIENCE, judged).await {
         Ok(judged) => judged?,

@@ -110,7 +110,6 @@ fn of_checkpoint(error: &checkpoint::Error) -> Code {
         checkpoint::Error::Runtime(error) => of_runtime(error),
         checkpoint::Error::Criu(_)
         | checkpoint::Error::Connections(_)
-        | checkpoint::Error::OutOfTime(_)
         | checkpoint::Error::Preflight(_)
         | checkpoint::Error::Execs(_) => Code::FAILED_PRECONDITION,
         checkpoint::Error::Write { source, .. } => of_io(source.kind()),

@@ -23,11 +23,11 @@ use crate::criu::{self, config};
 use crate::policy::Policy;
 use connections::Connection;
 pub use connections::Connections;
-use files::PLUGINS;
 pub use finding::{Blockers, Finding, What};
-use process::Process;
-pub use processes::Stray;
 use sockets::Held;
+
+/// Where distributions put CRIU's plugins.
+const PLUGINS: [&str; 3] = ["/usr/lib/criu", "/usr/local/lib/criu", "/usr/libexec/criu"];
 
 /// A container, and what is going to be asked of CRIU.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ pub struct Look {
 }
 
 impl Look {
-    /// Of a checkpoint that lets the container run on, as far as it is known by now.
+    /// Of a checkpoint that lets the container run on, by the usual policy.
     pub fn new(init: u32, pids: Vec<u32>, options: criu::Options) -> Look {
         Look {
             init,
@@ -65,26 +65,31 @@ impl Look {
         }
     }
 
+    /// The same as the shim and `cryo check` see it: by the container's own policy.
+    #[must_use]
+    pub fn under(mut self, policy: &Policy, exits: bool) -> Look {
+        self.link_remap |= exits && policy.remaps_links();
+        self.ghost_limit = policy.ghost_limit();
+        self.plugins = policy.plugins().map(Path::to_owned);
+        self
+    }
+
     /// What CRIU may manage after all, because of plugins or of what the machine's owner has
     /// told it behind our back, is its own to refuse.
     fn excuse(&self, found: &mut [Finding]) {
-        let has_plugins = self.plugins.as_deref().into_iter().chain(PLUGINS.map(Path::new)).any(has_library);
-        for finding in found {
+        let has_plugins =
+            || self.plugins.as_deref().into_iter().chain(PLUGINS.map(Path::new)).any(has_library);
+        for finding in found.iter_mut().filter(|finding| finding.blocks) {
             let excused = match finding.what {
-                What::Device | What::Gpu | What::UnsupportedFile => has_plugins,
+                What::Device | What::Gpu | What::UnsupportedFile => has_plugins(),
                 What::GhostFile => config::may_be_set_here("ghost-limit"),
                 What::FileLock => config::may_be_set_here("file-locks"),
                 What::ExternalUnixSocket => config::may_be_set_here("ext-unix-sk"),
                 _ => false,
             };
-            finding.blocks &= !excused;
+            finding.blocks = !excused;
         }
     }
-}
-
-/// Everything that stands in the way, or may do so, each reason once.
-pub fn look(container: &Look) -> Vec<Finding> {
-    Survey::of(container).found
 }
 
 fn has_library(folder: &Path) -> bool {
@@ -92,16 +97,21 @@ fn has_library(folder: &Path) -> bool {
     entries.any(|entry| entry.path().extension().is_some_and(|extension| extension == "so"))
 }
 
+/// Everything that stands in the way, or may do so, each reason once.
+pub fn look(container: &mut Look, pids: impl Fn() -> Vec<u32>) -> Vec<Finding> {
+    container.pids = pids();
+    let first = Survey::of(container).found;
+    confirm(first, container, pids)
+}
+
 /// Processes come and go and talk to each other while they are looked at, one after the
 /// other: only what is in the way twice is in the way.
-pub fn look_twice(container: &mut Look, pids: impl Fn() -> Vec<u32>) -> Vec<Finding> {
-    container.pids = pids();
-    let first = look(container);
+fn confirm(first: Vec<Finding>, container: &mut Look, pids: impl Fn() -> Vec<u32>) -> Vec<Finding> {
     if !first.iter().any(|finding| finding.blocks) {
         return first;
     }
     container.pids = pids();
-    let mut second = look(container);
+    let mut second = Survey::of(container).found;
     for finding in &mut second {
         finding.blocks &= first.contains(finding);
     }
@@ -110,7 +120,6 @@ pub fn look_twice(container: &mut Look, pids: impl Fn() -> Vec<u32>) -> Vec<Find
 
 /// What one walk through /proc brings home.
 struct Survey {
-    family: Vec<Process>,
     held: Held,
     open: BTreeMap<u64, Connection>,
     found: Vec<Finding>,
@@ -142,7 +151,7 @@ impl Survey {
         container.excuse(&mut found);
         let mut seen = HashSet::new();
         found.retain(|finding| seen.insert((finding.what, finding.pid, finding.place.clone())));
-        Survey { family, held, open, found }
+        Survey { held, open, found }
     }
 }
 
@@ -155,13 +164,8 @@ pub(super) fn judge(container: &mut Look, pids: impl Fn() -> Vec<u32>) -> Result
     {
         return Err(Error::Connections(open));
     }
-    if let Some(stray) = processes::out_of_time(container.init, &survey.family) {
-        return Err(Error::OutOfTime(stray.into()));
-    }
-    if !survey.found.iter().any(|finding| finding.blocks) {
-        return Ok(());
-    }
-    Blockers::of(look_twice(container, pids)).map_or(Ok(()), |blockers| Err(Error::Preflight(blockers)))
+    let found = confirm(survey.found, container, pids);
+    Blockers::of(found).map_or(Ok(()), |blockers| Err(Error::Preflight(blockers)))
 }
 
 #[cfg(test)]
@@ -197,7 +201,7 @@ mod tests {
     fn an_ordinary_process_is_in_nobodys_way() {
         let child = sleeper();
         let options = criu::Options { file_locks: true, ..criu::Options::default() };
-        let of = |pid: u32| look(&Look::new(pid, vec![pid], options.clone()));
+        let of = |pid: u32| look(&mut Look::new(pid, Vec::new(), options.clone()), || vec![pid]);
         // What whoever runs the tests has left open is inherited.
         let ours: Vec<String> = of(std::process::id()).into_iter().map(|finding| finding.place).collect();
         let mut found = of(child.id());
@@ -209,6 +213,7 @@ mod tests {
     #[test]
     fn who_is_gone_leaves_nothing_to_find() {
         // Above the largest number the kernel gives out.
-        assert_eq!(look(&Look::new(5_000_000, vec![5_000_000], criu::Options::default())), []);
+        let mut nobody = Look::new(5_000_000, Vec::new(), criu::Options::default());
+        assert_eq!(look(&mut nobody, || vec![5_000_000]), []);
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use cryo::bundle::{self, Spec};
 use cryo::cgroup::Cgroup;
-use cryo::checkpoint::preflight::{Finding, Look, look_twice};
+use cryo::checkpoint::preflight::{Finding, Look, look};
 use cryo::criu;
 use cryo::policy::{DOCKER, NODE_FILE, NodeFile, Policy};
 use serde::Serialize;
@@ -54,15 +54,13 @@ fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
     let spec = Spec::read(&bundle).map_err(|error| error.to_string())?;
     let policy = policy(&spec)?;
     let cgroup = Cgroup::of_container(pid, &spec.linux.cgroups_path).map_err(|error| error.to_string())?;
-    let mut container = Look::new(pid, Vec::new(), criu::Options::default().for_dump(&policy));
-    container.link_remap |= policy.exits_after_checkpoint(&namespace) && policy.remaps_links();
+    let container = Look::new(pid, Vec::new(), criu::Options::default().for_dump(&policy));
+    let mut container = container.under(&policy, policy.exits_after_checkpoint(&namespace));
     container.refuses_execs = policy.refuses_execs();
-    container.ghost_limit = policy.ghost_limit();
     container.bound = Some(spec.bound());
-    container.plugins = policy.plugins().map(Path::to_owned);
     // Others are told a folder, which nobody knows yet.
     container.image = (namespace == DOCKER).then(|| UNPACKED.into());
-    let findings = look_twice(&mut container, || cgroup.processes().unwrap_or_default());
+    let findings = look(&mut container, || cgroup.processes().unwrap_or_default());
     let processes = container.pids.len();
     let ready = !findings.iter().any(|finding| finding.blocks);
     Ok(Verdict { container: id, namespace, pid, processes, ready, findings })

@@ -37,8 +37,10 @@ impl Connections {
     /// Those of the container's processes, if there are any. The namespace may be the host's,
     /// or a pod's: only what is held in here counts.
     pub(super) fn of(open: &BTreeMap<u64, Connection>, held: &Held) -> Option<Connections> {
-        let mut ours = open.iter().filter_map(|(inode, connection)| Some((connection, held.of(*inode)?)));
-        let mut ours = ours.by_ref().filter(|(_, holder)| holder.process.inside);
+        let mut ours = open
+            .iter()
+            .filter_map(|(inode, connection)| Some((connection, held.of(*inode)?)))
+            .filter(|(_, holder)| holder.process.inside);
         let (connection, Holder { process, .. }) = ours.next()?;
         let first = format!("{connection} of {} (pid {})", process.program, process.pid);
         Some(Connections { first, more: ours.count() })

@@ -27,6 +27,7 @@ pub enum What {
     LostSession,
     NestedNamespace,
     NoSpace,
+    OutOfTime,
     SeccompNotify,
     Stopped,
     TcpConnection,
@@ -88,6 +89,7 @@ impl What {
             What::LostSession => "belongs to a session",
             What::NestedNamespace => "has a namespace of its own",
             What::NoSpace => "has no space for its memory",
+            What::OutOfTime => "was left behind by an exec into a restored container and could not come back",
             What::SeccompNotify => "decides about system calls of others",
             What::Stopped => "is stopped",
             What::TcpConnection => "has an open TCP connection",
@@ -115,6 +117,7 @@ impl What {
             What::LostSession => "start it under setsid",
             What::NestedNamespace => "end what has made the namespace, such as a sandbox",
             What::NoSpace => "make room, or choose another folder",
+            What::OutOfTime => "end it, or use runc 1.2.7 or newer, or crun",
             What::SeccompNotify => "end it first",
             What::Stopped => "let it go on with SIGCONT",
             What::TcpConnection => {
@@ -159,7 +162,7 @@ fn shortened(place: &str) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [What; 20] = [
+    const ALL: [What; 21] = [
         What::Aio,
         What::DeletedName,
         What::Device,
@@ -173,6 +176,7 @@ mod tests {
         What::LostSession,
         What::NestedNamespace,
         What::NoSpace,
+        What::OutOfTime,
         What::SeccompNotify,
         What::Stopped,
         What::TcpConnection,

@@ -9,7 +9,7 @@ use super::{Finding, Look, What};
 use crate::mount::unescape;
 
 /// What CRIU makes anew at a restore.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     "aufs",
     "autofs",
     "binfmt_misc",
@@ -27,8 +27,8 @@ const KNOWN: [&str; 17] = [
     "simfs",
     "sysfs",
     "tmpfs",
+    "tracefs",
 ];
-const TRACEFS: &str = "tracefs";
 
 /// Every mount below the first process's root that the runtime doesn't see to.
 pub(super) fn look(first: &Process, container: &Look) -> Vec<Finding> {
@@ -55,7 +55,7 @@ fn strange(mounts: &str, bound: &[PathBuf]) -> Vec<(PathBuf, String)> {
         all.iter().filter(|mount| is_given(mount)).map(|mount| mount.device.clone()).collect();
     all.into_iter()
         .filter(|mount| mount.is_whole && !given.contains(&mount.device))
-        .filter(|mount| !KNOWN.contains(&mount.kind.as_str()) && mount.kind != TRACEFS)
+        .filter(|mount| !KNOWN.contains(&mount.kind.as_str()))
         .map(|mount| (mount.point, mount.kind))
         .collect()
 }

@@ -10,29 +10,10 @@ use super::{Finding, What};
 /// of mounts and of networks.
 const SINGLE: [&str; 6] = ["pid", "user", "ipc", "uts", "cgroup", "time"];
 
-/// A process that could be dumped and never restored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stray {
-    pid: u32,
-    program: String,
-}
-
-impl From<&Process> for Stray {
-    fn from(process: &Process) -> Stray {
-        Stray { pid: process.pid, program: process.program.clone() }
-    }
-}
-
-impl std::fmt::Display for Stray {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (pid {})", self.program, self.pid)
-    }
-}
-
-/// A process of the container that lives in another time than the first process, if there
-/// is one. A restored container has a time namespace of its own; runc before 1.2.7 doesn't
+/// A process of the container that could be dumped and never restored, if there is one: it
+/// lives in another time than the first process. A restored container has a time namespace of its own; runc before 1.2.7 doesn't
 /// put processes into it that are added by exec, and one of them may have left a child behind.
-pub(super) fn out_of_time(init: u32, family: &[Process]) -> Option<&Process> {
+fn out_of_time(init: u32, family: &[Process]) -> Option<&Process> {
     let own = namespace(init, "time")?;
     if own == fs::read_link("/proc/self/ns/time").ok()? {
         return None;
@@ -72,7 +53,7 @@ pub(super) fn elsewhere(init: u32, family: &[Process]) -> Vec<Finding> {
     let [mounts, networks] = ["mnt", "net"].map(|kind| namespace(init, kind));
     let mut found = Vec::new();
     if let Some(stray) = out_of_time(init, family) {
-        found.push(Finding::new(What::NestedNamespace, stray, "time".to_owned(), true));
+        found.push(Finding::new(What::OutOfTime, stray, "in another time namespace".to_owned(), true));
     }
     for process in family.iter().filter(|process| process.inside && process.state != 'Z') {
         for ((kind, first), ours) in SINGLE.iter().zip(&of_first).zip(&ours) {
