@@ -3,6 +3,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::harness::*;
 
@@ -175,20 +179,25 @@ fn a_criu_killed_in_the_middle_of_a_dump_lets_the_task_go_on(bench: &Bench) -> O
     let task = bench.run(&["heap", "256"])?;
     task.stdout().wait_for_line("ready")?;
     let image = bench.fresh_folder("image")?;
-    // The real CRIU, and its death as soon as it has begun to write.
-    let pids = bench.fresh_folder("criu")?.join("pid");
-    let noting = fake(bench, "criu", "*", &format!("echo $$ >{}", pids.display()))?;
+    // The real CRIU, which gives way to the one who waits for it.
+    let noted = bench.fresh_folder("criu")?.join("pid");
+    let script = format!("renice -n 19 $$ >/dev/null; echo $$ >{}", noted.display());
+    let noting = fake(bench, "criu", "*", &script)?;
     let text = std::thread::scope(|scope| -> Outcome<String> {
         let dump = scope.spawn(|| checkpoint(bench, &task, &image));
-        let writing = eventually("CRIU writes", || {
-            cgroup::tree(&image).iter().any(|folder| folder.join("pages-1.img").exists()).then_some(())
-        });
+        let end = Instant::now() + Duration::from_secs(30);
+        let writes = || cgroup::tree(&image).iter().any(|folder| folder.join("pages-1.img").exists());
+        while !writes() {
+            ensure!(Instant::now() < end && !dump.is_finished(), "CRIU wasn't seen to write");
+            // No longer: it writes for a tenth of a second.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let criu: i32 = fs::read_to_string(&noted)?.trim().parse()?;
         // The one that writes is a child of the one that was started.
-        bench.shell(
-            "pid=$(cat \"$1\"); pkill -9 -P $pid || true; kill -9 $pid 2>/dev/null || true",
-            &[&pids],
-        )?;
-        writing?;
+        let children = fs::read_to_string(format!("/proc/{criu}/task/{criu}/children"))?;
+        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([criu]) {
+            let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
         let answer = dump.join().map_err(|_| Failure::new("the dump panicked"))??;
         answer.err().ok_or_else(|| Failure::new("the checkpoint was to fail"))
     })?;
