@@ -14,8 +14,6 @@ pub use wishes::{NetworkLock, Tcp};
 
 /// The node's own configuration.
 pub const NODE_FILE: &str = "/etc/cryo/config.toml";
-/// What becomes of open TCP connections.
-pub const TCP: &str = "cryo.tcp";
 /// The checkpoint that a container starts from.
 pub const RESTORE_FROM: &str = "cryo.restore-from";
 /// Docker's namespace in containerd.
@@ -37,8 +35,10 @@ pub enum Error {
     Unknown(String),
     #[error("annotation {name}: this node doesn't allow it: its owner does with allow = [\"{name}\"] in {}", file.display())]
     Forbidden { name: String, file: PathBuf },
-    #[error("annotation {name}: this node allows {most} at most: its owner changes that with {key} in {}", file.display())]
-    Above { name: String, most: String, key: &'static str, file: PathBuf },
+    #[error("annotation {name}: this node doesn't allow it: its owner has it under deny in {}", file.display())]
+    Denied { name: String, file: PathBuf },
+    #[error("annotation {PREFIX}{name}: this node allows {most} at most: its owner changes that with {name} under [limits] in {}", file.display())]
+    Above { name: &'static str, most: String, file: PathBuf },
     #[error(
         "annotation cryo.network-lock=skip: connections that are to be kept need the lock: leave it out, or set cryo.tcp=close"
     )]
@@ -62,25 +62,16 @@ impl Policy {
                 continue;
             }
             asked.take(wish, value).map_err(|problem| Error::of(problem, name, value))?;
-            if !node.allows(name) {
-                return Err(Error::Forbidden { name: name.clone(), file: path.to_owned() });
-            }
+            node.check(name, path)?;
         }
-        node.check_limits(&asked).map_err(|(name, most, key)| Error::Above {
-            name: format!("{PREFIX}{name}"),
-            most,
-            key,
-            file: path.to_owned(),
-        })?;
-        let mut usual = node.usual();
-        if asked.tcp == Some(Tcp::Established) && usual.network_lock == Some(NetworkLock::Skip) {
-            usual.network_lock = None;
-        }
-        let wishes = asked.or(usual);
-        if wishes.network_lock == Some(NetworkLock::Skip) && wishes.tcp == Some(Tcp::Established) {
+        node.check_limits(&asked, path)?;
+        // The usual gives way to what is asked for: it isn't heeded where a lock is needed.
+        let unlocked = asked.network_lock == Some(NetworkLock::Skip);
+        let wishes = asked.or(node.usual.clone());
+        if unlocked && wishes.tcp == Some(Tcp::Established) {
             return Err(Error::Unlocked);
         }
-        Ok(Policy { wishes, plugins: node.plugins() })
+        Ok(Policy { wishes, plugins: node.plugins.clone() })
     }
 
     /// What a checkpoint without options does. Docker means to stop the container, but tells
@@ -209,7 +200,8 @@ mod tests {
         let error = policy("", &profile).unwrap_err().to_string();
         assert!(error.contains("allow = [\"cryo.lsm-profile\"] in /node"), "{error}");
         assert!(policy("allow = [\"cryo.lsm-profile\"]", &profile).is_ok());
-        assert!(policy("deny = [\"cryo.tcp\"]", &[("tcp", "close")]).is_err());
+        let error = policy("deny = [\"cryo.tcp\"]", &[("tcp", "close")]).unwrap_err().to_string();
+        assert!(error.contains("doesn't allow it") && error.contains("under deny in /node"), "{error}");
         let large = [("ghost-limit", "2G")];
         let error = policy("", &large).unwrap_err().to_string();
         assert!(error.contains("cryo.ghost-limit") && error.contains("/node"), "{error}");

@@ -39,12 +39,12 @@ fn code(error: &Error) -> Code {
         Error::ExecNotStarted(_) | Error::ExecState { .. } => Code::FAILED_PRECONDITION,
         Error::Finished | Error::NoExec(_) | Error::Gone => Code::NOT_FOUND,
         Error::ExecExists(_) => Code::ALREADY_EXISTS,
-        Error::NotAllowed(NotAllowed::Elsewhere { .. }) => Code::PERMISSION_DENIED,
+        Error::NotAllowed(NotAllowed::Elsewhere { .. } | NotAllowed::Denied(_)) => Code::PERMISSION_DENIED,
         Error::NotAllowed(NotAllowed::Unreadable { .. } | NotAllowed::Open(_)) => Code::FAILED_PRECONDITION,
         Error::NotAllowed(NotAllowed::Missing { .. }) => Code::NOT_FOUND,
-        Error::Policy(policy::Error::Forbidden { .. } | policy::Error::Above { .. }) => {
-            Code::PERMISSION_DENIED
-        }
+        Error::Policy(
+            policy::Error::Forbidden { .. } | policy::Error::Denied { .. } | policy::Error::Above { .. },
+        ) => Code::PERMISSION_DENIED,
         Error::Invalid(_) | Error::Policy(_) | Error::NotAllowed(NotAllowed::Relative(_)) => {
             Code::INVALID_ARGUMENT
         }

@@ -69,9 +69,8 @@ fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
 /// As the shim would read it.
 fn policy(spec: &Spec) -> Result<Policy, String> {
     let path = Path::new(NODE_FILE);
-    let node = NodeFile::read(path).unwrap_or_else(|error| {
+    let node = NodeFile::read_or_default(path, |error| {
         let _ = writeln!(io::stderr(), "cryo: {error}; the built-in defaults hold instead");
-        NodeFile::default()
     });
     Policy::of(&spec.annotations, &node, path).map_err(|error| error.to_string())
 }

@@ -135,15 +135,12 @@ async fn annotated_checkpoint(create: &Create, node: &Node) -> Result<Option<Pat
     Ok(Some(source.await?))
 }
 
-/// What holds for the container at this moment: the node's owner may change it any time. A
-/// node file that can't be read allows nothing beyond what is safe, and is complained about:
-/// containers without wishes must not suffer from it.
+/// What holds for the container at this moment: the node's owner may change it any time.
 pub(super) async fn in_force(annotations: &Annotations, node_file: &Path) -> Result<Policy, policy::Error> {
     let (annotations, node_file) = (annotations.clone(), node_file.to_owned());
     aside(move || {
-        let node = NodeFile::read(&node_file).unwrap_or_else(|error| {
+        let node = NodeFile::read_or_default(&node_file, |error| {
             tracing::warn!(%error, "the built-in defaults hold instead");
-            NodeFile::default()
         });
         Policy::of(&annotations, &node, &node_file)
     })

@@ -5,21 +5,20 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::wishes::{NAMES, NetworkLock, Problem, Tcp, Wishes, bytes, duration};
-use super::{PREFIX, RESTORE_FROM};
+use super::{Error, PREFIX, RESTORE_FROM};
 
 /// What could widen a container's rights or reach beyond it: only if the node's owner says so.
 const RESTRICTED: [&str; 3] = ["cryo.external-unix-sockets", "cryo.cgroups", "cryo.lsm-profile"];
 /// Deleted files can't fill a disk with their copies.
 const GHOST_LIMIT: &str = "1G";
 
-/// Read anew for each operation that needs it. A word that isn't known is an error: it
-/// may be a limit that was misspelt.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// Read anew for each operation that needs it.
+#[derive(Clone, Debug)]
 pub struct NodeFile {
     /// Folders that containers may be restored from by annotation, with all below.
     restore_from: Vec<PathBuf>,
@@ -27,14 +26,36 @@ pub struct NodeFile {
     allow: Vec<String>,
     deny: Vec<String>,
     /// CRIU's plugins, for devices.
+    pub(super) plugins: Option<PathBuf>,
+    /// The most that an annotation may ask for.
+    ghost_limit: Limit<u64>,
+    timeout: Option<Limit<Duration>>,
+    /// What holds for containers that say nothing.
+    pub(super) usual: Wishes,
+}
+
+/// A limit, and how its owner wrote it.
+#[derive(Clone, Debug)]
+struct Limit<T> {
+    most: T,
+    text: String,
+}
+
+/// As it is written. A word that isn't known is an error: it may be a limit that was
+/// misspelt.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Written {
+    restore_from: Vec<PathBuf>,
+    allow: Vec<String>,
+    deny: Vec<String>,
     plugins: Option<PathBuf>,
     limits: Limits,
-    /// What holds for containers that say nothing, named like the annotations.
+    /// Named like the annotations.
     defaults: BTreeMap<String, toml::Value>,
 }
 
-/// The most that an annotation may ask for.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct Limits {
     ghost_limit: Option<String>,
@@ -56,6 +77,21 @@ pub enum NotAllowed {
         path.display(), file.display()
     )]
     Elsewhere { path: PathBuf, file: PathBuf },
+    #[error("annotation {RESTORE_FROM}: this node doesn't allow it: its owner has it under deny in {}", .0.display())]
+    Denied(PathBuf),
+}
+
+impl Default for NodeFile {
+    /// What holds without a file.
+    fn default() -> NodeFile {
+        NodeFile::parse("").expect("an empty file is a good one")
+    }
+}
+
+impl<T> Limit<T> {
+    fn of(text: String, read: impl Fn(&str) -> Option<T>) -> Option<Limit<T>> {
+        Some(Limit { most: read(&text)?, text })
+    }
 }
 
 impl NodeFile {
@@ -69,63 +105,63 @@ impl NodeFile {
         }
     }
 
+    /// One that can't be read allows nothing beyond what is safe, and is complained about:
+    /// containers without wishes must not suffer from it.
+    pub fn read_or_default(path: &Path, complain: impl FnOnce(NotAllowed)) -> NodeFile {
+        NodeFile::read(path).unwrap_or_else(|error| {
+            complain(error);
+            NodeFile::default()
+        })
+    }
+
     pub(super) fn parse(text: &str) -> Result<NodeFile, String> {
-        let node: NodeFile = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        for name in node.allow.iter().chain(&node.deny) {
+        let written: Written = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        let Written { restore_from, allow, deny, plugins, limits, defaults } = written;
+        for name in allow.iter().chain(&deny) {
             let known = name.strip_prefix(PREFIX).is_some_and(|wish| NAMES.contains(&wish));
             if !known && name != RESTORE_FROM {
                 return Err(format!("allow and deny: there is no annotation {name:?}"));
             }
         }
-        let Limits { ghost_limit, timeout } = &node.limits;
-        if ghost_limit.as_deref().is_some_and(|size| bytes(size).is_none()) {
-            return Err("limits.ghost-limit: give a size, like 64M or 1G".to_owned());
-        }
-        if timeout.as_deref().is_some_and(|time| duration(time).is_none()) {
-            return Err("limits.timeout: give a time, like 90s, 15m or 1h".to_owned());
-        }
-        let mut wishes = Wishes::default();
-        for (name, value) in &node.defaults {
-            wishes.take(name, &plain(value)).map_err(|problem| match problem {
-                Problem::Unknown => format!("defaults.{name}: there is no such setting"),
-                Problem::Value(expected) => format!("defaults.{name}: {expected}"),
-            })?;
-        }
-        if wishes.network_lock == Some(NetworkLock::Skip) && wishes.tcp == Some(Tcp::Established) {
-            return Err("defaults.network-lock: connections that are kept need the lock".to_owned());
-        }
-        Ok(node)
+        let size = limits.ghost_limit.unwrap_or_else(|| GHOST_LIMIT.to_owned());
+        let ghost_limit = Limit::of(size, bytes).ok_or("limits.ghost-limit: give a size, like 64M or 1G")?;
+        let timeout = match limits.timeout {
+            Some(time) => {
+                let limit = Limit::of(time, duration);
+                Some(limit.ok_or("limits.timeout: give a time, like 90s, 15m or 1h")?)
+            }
+            None => None,
+        };
+        let usual = usual(&defaults)?;
+        Ok(NodeFile { restore_from, allow, deny, plugins, ghost_limit, timeout, usual })
     }
 
-    pub(super) fn allows(&self, annotation: &str) -> bool {
-        let among = |list: &[String]| list.iter().any(|name| name == annotation);
-        !among(&self.deny) && (!RESTRICTED.contains(&annotation) || among(&self.allow))
-    }
-
-    /// What is asked for and too much: its name, what would do, and the key that says so.
-    pub(super) fn check_limits(&self, asked: &Wishes) -> Result<(), (&'static str, String, &'static str)> {
-        let size = self.limits.ghost_limit.as_deref().unwrap_or(GHOST_LIMIT);
-        if asked.ghost_limit.zip(bytes(size)).is_some_and(|(asked, most)| asked > most) {
-            return Err(("ghost-limit", size.to_owned(), "ghost-limit under [limits]"));
+    /// Whether containers may have the annotation; the file at `path` is this one.
+    pub(super) fn check(&self, annotation: &str, path: &Path) -> Result<(), Error> {
+        let (name, file) = (annotation.to_owned(), path.to_owned());
+        if self.denies(annotation) {
+            return Err(Error::Denied { name, file });
         }
-        let Some(time) = self.limits.timeout.as_deref() else { return Ok(()) };
-        if asked.timeout.zip(duration(time)).is_some_and(|(asked, most)| asked > most) {
-            return Err(("timeout", time.to_owned(), "timeout under [limits]"));
+        if RESTRICTED.contains(&annotation) && !self.allow.contains(&name) {
+            return Err(Error::Forbidden { name, file });
         }
         Ok(())
     }
 
-    /// Every one of them was understood when the file was read.
-    pub(super) fn usual(&self) -> Wishes {
-        let mut wishes = Wishes::default();
-        for (name, value) in &self.defaults {
-            let _ = wishes.take(name, &plain(value));
-        }
-        wishes
+    fn denies(&self, annotation: &str) -> bool {
+        self.deny.iter().any(|name| name == annotation)
     }
 
-    pub(super) fn plugins(&self) -> Option<PathBuf> {
-        self.plugins.clone()
+    pub(super) fn check_limits(&self, asked: &Wishes, path: &Path) -> Result<(), Error> {
+        let above =
+            |name, text: &String| Err(Error::Above { name, most: text.clone(), file: path.to_owned() });
+        if asked.ghost_limit.is_some_and(|size| size > self.ghost_limit.most) {
+            return above("ghost-limit", &self.ghost_limit.text);
+        }
+        match asked.timeout.zip(self.timeout.as_ref()) {
+            Some((time, limit)) if time > limit.most => above("timeout", &limit.text),
+            _ => Ok(()),
+        }
     }
 
     /// The folder that an annotation names, if the node file at `path` allows it: where it
@@ -135,7 +171,10 @@ impl NodeFile {
             return Err(NotAllowed::Relative(named.to_owned()));
         }
         let node = NodeFile::read(path)?;
-        let allowed = if node.allows(RESTORE_FROM) { node.restore_from } else { Vec::new() };
+        if node.denies(RESTORE_FROM) {
+            return Err(NotAllowed::Denied(path.to_owned()));
+        }
+        let allowed = node.restore_from;
         let elsewhere = || NotAllowed::Elsewhere { path: named.to_owned(), file: path.to_owned() };
         // Who may not restore from there isn't told what is there.
         if !allowed.iter().any(|folder| named.starts_with(folder)) {
@@ -152,6 +191,20 @@ impl NodeFile {
         let mode = fs::metadata(&real).map_err(missing)?.mode();
         if mode & 0o077 == 0 { Ok(real) } else { Err(NotAllowed::Open(named.to_owned())) }
     }
+}
+
+fn usual(defaults: &BTreeMap<String, toml::Value>) -> Result<Wishes, String> {
+    let mut wishes = Wishes::default();
+    for (name, value) in defaults {
+        wishes.take(name, &plain(value)).map_err(|problem| match problem {
+            Problem::Unknown => format!("defaults.{name}: there is no such setting"),
+            Problem::Value(expected) => format!("defaults.{name}: {expected}"),
+        })?;
+    }
+    if wishes.network_lock == Some(NetworkLock::Skip) && wishes.tcp == Some(Tcp::Established) {
+        return Err("defaults.network-lock: connections that are kept need the lock".to_owned());
+    }
+    Ok(wishes)
 }
 
 /// As an annotation would say it.
@@ -221,19 +274,22 @@ mod tests {
             let error = NodeFile::parse(text).unwrap_err();
             assert!(error.contains(named), "{text}: {error}");
         }
-        assert!(NodeFile::parse("plugins = \"/usr/lib/criu\"").unwrap().plugins().is_some());
+        assert!(NodeFile::parse("plugins = \"/usr/lib/criu\"").unwrap().plugins.is_some());
     }
 
     #[test]
     fn the_sample_says_what_holds_without_a_file() {
         let sample = NodeFile::parse(include_str!("../../deploy/node/config.toml")).unwrap();
         let without = NodeFile::default();
-        assert!(sample.restore_from.is_empty() && sample.usual() == without.usual());
+        assert!(sample.restore_from.is_empty() && sample.usual == without.usual);
         for name in NAMES.map(|name| format!("{PREFIX}{name}")) {
-            assert_eq!(sample.allows(&name), without.allows(&name), "{name}");
+            let allowed = |node: &NodeFile| node.check(&name, Path::new("/")).is_ok();
+            assert_eq!(allowed(&sample), allowed(&without), "{name}");
         }
         let asked = Wishes { ghost_limit: Some((1 << 30) + 1), ..Wishes::default() };
-        assert!(sample.check_limits(&asked).is_err() && without.check_limits(&asked).is_err());
+        for node in [sample, without] {
+            assert!(node.check_limits(&asked, Path::new("/")).is_err());
+        }
     }
 
     #[test]
