@@ -178,6 +178,15 @@ impl<'b> Task<'b> {
         self.again_from(folder).id(self.bench.next_id())
     }
 
+    /// Ends it as an image, and asks who came back from there how it is.
+    #[track_caller]
+    pub(crate) fn comes_back(&self, answer: &str) -> Outcome {
+        let image = self.end_as_image()?;
+        let again = self.again_from(&image).start()?;
+        again.asks(1, answer)?;
+        again.end()
+    }
+
     /// The network namespace of its first process.
     pub(crate) fn network_namespace(&self) -> Outcome<PathBuf> {
         network_namespace_of(self.pid()?)

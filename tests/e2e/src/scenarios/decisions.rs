@@ -183,16 +183,15 @@ fn a_stopped_task_is_checkpointed_or_refused_at_once(bench: &Bench) -> Outcome {
         stat.contains(") T ").then_some(())
     };
     eventually("it is stopped", is_stopped)?;
-    if !cgroup::is_v2() {
+    if cgroup::is_v2() {
+        task.checkpoint(&Checkpoint::into_folder(&bench.fresh_folder("image")?))?;
+    } else {
         refused_at_once(bench, &task, &["guest (pid ", "is stopped", "SIGCONT"])?;
-        is_stopped().ok_or_else(|| Failure::new("it isn't stopped any more"))?;
     }
+    is_stopped().ok_or_else(|| Failure::new("it isn't stopped any more"))?;
     task.kill(Signal::SIGCONT as u32)?;
     task.asks(1, "same")?;
-    let image = task.end_as_image()?;
-    let again = task.again_from(&image).start()?;
-    again.asks(1, "same")?;
-    again.end()
+    task.comes_back("same")
 }
 
 fn a_traced_task_is_refused_at_once(bench: &Bench) -> Outcome {

@@ -56,10 +56,7 @@ fn a_server_in_a_network_of_its_own_answers_again(bench: &Bench) -> Outcome {
 fn the_loopback_device_is_up_after_a_restore(bench: &Bench) -> Outcome {
     let task = bench.run(&["loopback"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.end_as_image()?;
-    let again = task.again_from(&image).start()?;
-    again.asks(1, "up")?;
-    again.end()
+    task.comes_back("up")
 }
 
 fn a_restore_gets_a_network_of_its_own(bench: &Bench) -> Outcome {

@@ -126,19 +126,13 @@ fn five_generations_count_on(bench: &Bench) -> Outcome {
 fn memory_comes_back_as_it_was(bench: &Bench) -> Outcome {
     let task = bench.run(&["heap", "64"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.end_as_image()?;
-    let again = task.again_from(&image).start()?;
-    again.asks(1, "same")?;
-    again.end()
+    task.comes_back("same")
 }
 
 fn all_processes_and_threads_come_back(bench: &Bench) -> Outcome {
     let task = bench.run(&["tree", "20"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.end_as_image()?;
-    let again = task.again_from(&image).start()?;
-    again.asks(1, "alive 20")?;
-    again.end()
+    task.comes_back("alive 20")
 }
 
 fn stdin_goes_on_after_a_restore(bench: &Bench) -> Outcome {
@@ -199,10 +193,7 @@ fn a_paused_task_comes_back_running(bench: &Bench) -> Outcome {
 fn an_open_file_without_a_name_comes_back(bench: &Bench) -> Outcome {
     let task = bench.run(&["ghost", "/tmp/ghost", "100000"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.end_as_image()?;
-    let again = task.again_from(&image).start()?;
-    again.asks(1, "same")?;
-    again.end()
+    task.comes_back("same")
 }
 
 fn a_changed_root_filesystem_is_found_again(bench: &Bench) -> Outcome {

@@ -67,8 +67,5 @@ fn a_container_in_a_user_namespace_comes_back(bench: &Bench) -> Outcome {
 fn a_container_in_a_user_namespace_comes_back_with_its_network(bench: &Bench) -> Outcome {
     let task = run(bench, &["loopback"])?;
     task.stdout().wait_for_line("ready")?;
-    let image = task.end_as_image()?;
-    let again = task.again_from(&image).start()?;
-    again.asks(1, "up")?;
-    again.end()
+    task.comes_back("up")
 }
