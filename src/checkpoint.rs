@@ -5,6 +5,7 @@
 //! image (see [`seal::from_criu`]). If anything fails before, CRIU lets the container
 //! run on, we thaw it, and nothing of the attempt is left but its log.
 
+mod container;
 pub mod image;
 pub mod manifest;
 pub mod preflight;
@@ -20,27 +21,23 @@ use tokio::time::{Instant, timeout};
 
 use crate::bundle::Sharing;
 use crate::cgroup::{self, Cgroup};
-use crate::container::Subject;
 use crate::criu::config::Config;
 use crate::criu::log::{self, Failure};
 use crate::criu::{self, NETWORK_KEY, devices, hierarchies};
+use crate::hooks::{self, Hooks};
 use crate::journal::Folder;
 use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
-use crate::policy::{NetworkLock, Policy};
-use crate::reaper::Process;
+use crate::policy::{NetworkLock, Policy, Stage};
 use crate::restore::{forget_daemons_copy, note_daemons_copy};
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
+pub use container::Container;
 use image::Staging;
 use manifest::Manifest;
 use preflight::Look;
 pub use transit::is_temporary;
 
-/// Until every process stands still. A process that can't be frozen within this time
-/// is stopped or traced and won't be frozen later either.
-const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
 /// For a look at /proc, which may wait for a process or a dead server.
 const LOOK_PATIENCE: Duration = Duration::from_secs(10);
-const THAW_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a dump may take if the client doesn't say; big memory on a slow disk.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
 /// From the end of a dump to the end of the processes it killed.
@@ -59,14 +56,6 @@ pub struct Request {
     pub work: Option<PathBuf>,
     pub options: criu::Options,
     pub policy: Policy,
-}
-
-/// The container that is to be checkpointed, as it is at this moment.
-pub struct Container<'a> {
-    pub subject: &'a Subject,
-    pub process: Process,
-    pub cgroup: Cgroup,
-    pub paused: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +82,8 @@ pub enum Error {
         "cannot checkpoint the container: processes that were added by exec run in it ({0}), and cryo.exec=refuse is set: end them first"
     )]
     Execs(usize),
+    #[error("cannot checkpoint the container: {0}")]
+    Hook(#[from] hooks::Error),
     #[error("cannot keep the checkpoint's files in {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
@@ -100,9 +91,28 @@ pub enum Error {
 /// Takes a checkpoint. On success the container is gone, or goes on as before; on
 /// failure it goes on as before.
 pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -> Result<(), Error> {
-    let subject = container.subject;
     find_criu()?;
-    let version = subject.runtime.version().await.map_err(Error::Runtime)?;
+    let version = container.subject.runtime.version().await.map_err(Error::Runtime)?;
+    let hooks = Hooks::new(&request.policy, &request.image);
+    let result = match container.hear(&hooks, Stage::PreDump, abort).await {
+        Ok(()) => take_if_possible(container, request, version, &hooks, abort).await,
+        Err(error) => Err(error),
+    };
+    let is_there = result.is_err() || !request.exit;
+    if is_there && let Err(error) = container.hear(&hooks, Stage::PostResume, abort).await {
+        tracing::warn!(%error, "the container goes on");
+    }
+    result
+}
+
+async fn take_if_possible(
+    container: &Container<'_>,
+    request: &Request,
+    version: Version,
+    hooks: &Hooks,
+    abort: &Abort,
+) -> Result<(), Error> {
+    let subject = container.subject;
     let options = in_force(&request.options, container);
     let (bound, cgroup) = (subject.spec.bound(), container.cgroup.clone());
     let look = Look::new(container.process.pid(), Vec::new(), options.clone());
@@ -117,7 +127,7 @@ pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -
     // If this shim dies, containerd's copy may still be written to while containerd
     // removes it. Once it is complete, it is containerd's.
     note_daemons_copy(&request.image, &subject.bundle);
-    let taken = take_into_place(container, request, version, options, abort).await;
+    let taken = take_into_place(container, request, version, options, hooks, abort).await;
     forget_daemons_copy(&subject.bundle);
     taken
 }
@@ -127,6 +137,7 @@ async fn take_into_place(
     request: &Request,
     version: Version,
     options: criu::Options,
+    hooks: &Hooks,
     abort: &Abort,
 ) -> Result<(), Error> {
     let subject = container.subject;
@@ -134,7 +145,9 @@ async fn take_into_place(
     let staging = aside(move || Staging::begin(&target)).await?;
     let attempt = async {
         let work = work_folder(subject, "checkpoint")?;
-        let attempt = Attempt { container, request, version, options, work, begun: Instant::now(), abort };
+        let hooks = hooks.of_image(staging.folder());
+        let begun = Instant::now();
+        let attempt = Attempt { container, request, version, options, hooks, work, begun, abort };
         attempt.run(staging.folder()).await
     };
     match attempt.await {
@@ -165,6 +178,7 @@ struct Attempt<'a> {
     request: &'a Request,
     version: Version,
     options: criu::Options,
+    hooks: Hooks,
     /// For CRIU's configuration, log and statistics; kept for a while.
     work: Folder,
     begun: Instant,
@@ -199,12 +213,14 @@ impl Attempt<'_> {
         let Container { subject, paused, .. } = self.container;
         let work = &*self.work;
         let failed = |source| Error::Write { path: work.to_owned(), source };
-        let config = self.config().write(work).map_err(failed)?;
+        let calls = self.hooks.listen(subject).map_err(failed)?;
+        let asks = calls.place();
+        let config = self.config(asks.is_some()).write(work).map_err(failed)?;
         self.describe(folder)?;
         let freezes = !paused && !self.criu_freezes_below();
         if freezes {
             // CRIU freezes too, but polls for it in steps of a tenth of a second.
-            self.freeze().await?;
+            self.container.freeze().await?;
         }
         if let Err(error) = seal::keep_unread(folder, self.container.process.pid()) {
             tracing::warn!(%error, "what the container hasn't read of its input isn't in the checkpoint");
@@ -216,25 +232,25 @@ impl Attempt<'_> {
             options: &self.options,
             config: Some(&config),
             hold: None,
+            hooks: asks.as_deref(),
             hostname: None,
             deadline: self.request.policy.deadline().unwrap_or(DEFAULT_DEADLINE),
             abort: self.abort,
         };
-        let dumped = subject.runtime.checkpoint(&call, !self.request.exit).await;
+        let dumped = calls.beside(subject.runtime.checkpoint(&call, !self.request.exit)).await;
         if freezes || (dumped.is_ok() && self.request.exit) {
-            self.thaw().await;
+            self.container.thaw().await;
         }
         if *paused && dumped.is_err() {
             // A CRIU that is killed thaws what it didn't freeze.
-            let _ = self.freeze().await;
+            let _ = self.container.freeze().await;
         }
         self.hand_on_logs();
-        match dumped {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                Err(explain(error, work.join(DUMP_LOG)).await.map_or_else(Error::Runtime, Error::Criu))
-            }
+        let Err(error) = dumped else { return Ok(()) };
+        if let Some(error) = calls.failure() {
+            return Err(error.into());
         }
+        Err(explain(error, work.join(DUMP_LOG)).await.map_or_else(Error::Runtime, Error::Criu))
     }
 
     /// The image is complete; the container runs again, or dies as it was meant to.
@@ -260,12 +276,14 @@ impl Attempt<'_> {
         }
     }
 
-    fn config(&self) -> Config {
+    fn config(&self, has_hooks: bool) -> Config {
         let policy = &self.request.policy;
         let mut config = Config::new(policy);
-        if self.request.exit {
+        if self.request.exit || has_hooks {
             // Called back before the kill; see `seal::from_criu`.
             config = config.set("action-script", criu::our_script());
+        }
+        if self.request.exit {
             // Files that were deleted under one of their names. CRIU removes the names
             // it gives them if the container runs on, and the image would lack them.
             if policy.remaps_links() {
@@ -310,27 +328,6 @@ impl Attempt<'_> {
         Manifest::describe(self.container, &self.version, &self.options, !self.request.exit)
             .and_then(|manifest| manifest.write(folder, false))
             .map_err(|source| Error::Write { path: folder.to_owned(), source })
-    }
-
-    async fn freeze(&self) -> Result<(), Error> {
-        match self.container.cgroup.freeze(Instant::now() + FREEZE_PATIENCE).await {
-            Ok(()) => Ok(()),
-            Err(error @ (cgroup::Error::WontFreeze { .. } | cgroup::Error::FrozenAbove { .. })) => {
-                Err(Error::Freeze(error))
-            }
-            Err(error) => {
-                tracing::warn!(%error, "CRIU has to stop the container process by process");
-                Ok(())
-            }
-        }
-    }
-
-    async fn thaw(&self) {
-        match self.container.cgroup.thaw(Instant::now() + THAW_PATIENCE).await {
-            // The runtime has removed the container it stopped.
-            Ok(()) | Err(cgroup::Error::Gone { .. }) => {}
-            Err(error) => tracing::error!(%error, "the container stays frozen"),
-        }
     }
 
     /// Clients look for CRIU's log and statistics where they asked for them.

@@ -10,6 +10,7 @@ pub mod container;
 pub mod criu;
 pub mod docker;
 pub mod event;
+pub mod hooks;
 pub mod journal;
 mod message;
 pub mod mount;

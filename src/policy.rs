@@ -1,6 +1,7 @@
 //! Who may ask for what: the container's annotations, merged with what the client said,
 //! within what the node's owner allows.
 
+mod hooks;
 mod node_file;
 mod wishes;
 
@@ -8,6 +9,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use hooks::{Hook, Stage};
 pub use node_file::{NodeFile, NotAllowed};
 use wishes::{NAMES, Problem, Wishes};
 pub use wishes::{NetworkLock, Tcp};
@@ -39,6 +41,8 @@ pub enum Error {
     Denied { name: String, file: PathBuf },
     #[error("annotation {PREFIX}{name}: this node allows {most} at most: its owner changes that with {name} under [limits] in {}", file.display())]
     Above { name: &'static str, most: String, file: PathBuf },
+    #[error("cryo.hooks: this node has no hook {name:?}: its owner adds one with [hooks.{name}] in {}", file.display())]
+    NoHook { name: String, file: PathBuf },
     #[error(
         "annotation cryo.network-lock=skip: connections that are to be kept need the lock: leave it out, or set cryo.tcp=close"
     )]
@@ -50,6 +54,7 @@ pub enum Error {
 pub struct Policy {
     wishes: Wishes,
     plugins: Option<PathBuf>,
+    hooks: Vec<Hook>,
 }
 
 impl Policy {
@@ -71,7 +76,8 @@ impl Policy {
         if unlocked && wishes.tcp == Some(Tcp::Established) {
             return Err(Error::Unlocked);
         }
-        Ok(Policy { wishes, plugins: node.plugins.clone() })
+        let hooks = node.chosen(wishes.hooks.as_deref().unwrap_or_default(), path)?;
+        Ok(Policy { wishes, plugins: node.plugins.clone(), hooks })
     }
 
     /// What a checkpoint without options does. Docker means to stop the container, but tells
@@ -127,6 +133,11 @@ impl Policy {
     /// What confines the processes after a restore.
     pub fn lsm_profile(&self) -> Option<&str> {
         self.wishes.lsm_profile.as_deref()
+    }
+
+    /// The node's programs that run at stages of it, in their order.
+    pub fn hooks(&self) -> &[Hook] {
+        &self.hooks
     }
 
     /// Where CRIU finds its plugins.

@@ -11,8 +11,8 @@ mod adapt;
 mod cgroup;
 pub mod guard;
 pub mod held;
-mod hooks;
 mod leftovers;
+mod spec_hooks;
 mod view;
 
 use std::fs;
@@ -31,8 +31,9 @@ use crate::container::{Live, Subject, claim_cgroup, remove_unfinished};
 use crate::criu::config::Config;
 use crate::criu::log::Failure;
 use crate::criu::{self, devices};
+use crate::hooks::{self, Hooks};
 use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
-use crate::policy::{Policy, Tcp};
+use crate::policy::{Policy, Stage, Tcp};
 use crate::reaper::Process;
 use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version, hook};
 use crate::stdio::{self, ConsoleSocket};
@@ -108,6 +109,10 @@ pub enum Error {
     Mount(#[from] adapt::Missing),
     #[error("cannot restore: {0}")]
     Hook(#[from] hook::Error),
+    #[error("cannot restore: {0}")]
+    NodeHook(#[from] hooks::Error),
+    #[error("cannot listen for hooks: {0}")]
+    Hooks(io::Error),
     #[error("cannot hold the restore at its namespaces: {0}")]
     Hold(io::Error),
     #[error("cannot restore: the container is back but not in its own cgroup: {0}")]
@@ -124,12 +129,15 @@ pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Res
     if let Some(manifest) = &image.manifest {
         check_fit(manifest, &version, &sharing)?;
     }
+    let hooks = Hooks::new(&policy, &image.path);
+    // Before the mounts are looked for: it may be a hook that provides them.
+    hooks.run(Stage::PreRestore, &subject, None).await?;
     let bundle = subject.bundle.clone();
     aside(move || adapt::check_mounts(&bundle)).await?;
     let private = sharing == Sharing::Private;
     let own_users = subject.spec.sharing("user") == Sharing::Private;
     let abort = Abort::default();
-    let mut attempt = Attempt { subject, image, version, policy, network: None, anchor: 0, abort };
+    let mut attempt = Attempt { subject, image, version, policy, hooks, network: None, anchor: 0, abort };
     if private && own_users {
         return held::begin(attempt).await;
     }
@@ -165,6 +173,7 @@ struct Attempt {
     image: Image,
     version: Version,
     policy: Policy,
+    hooks: Hooks,
     network: Option<Network>,
     /// The pid of who holds the namespaces before the container does.
     anchor: u32,
@@ -189,7 +198,7 @@ impl Attempt {
 
     async fn bring_back(&self, hold: Option<&Path>) -> Result<Live, Error> {
         if self.version.flavour == Flavour::Crun && hold.is_none() {
-            hooks::run(&self.subject, self.anchor).await?;
+            spec_hooks::run(&self.subject, self.anchor, &self.abort).await?;
         }
         let work = work_folder(&self.subject, "restore").map_err(Error::Write)?;
         let options = self.options();
@@ -197,8 +206,10 @@ impl Attempt {
         let (bundle, network) = (self.subject.bundle.clone(), self.network.as_ref().map(Network::place));
         aside(move || adapt::config(&bundle, terminal, network.as_deref())).await?;
         let view = self.view()?;
+        let calls = self.hooks.listen(&self.subject).map_err(Error::Hooks)?;
+        let asks = calls.place();
         let config = self
-            .config(hold)
+            .config(hold, asks.is_some())
             .write(&work)
             .map_err(|source| Error::Write(checkpoint::Error::Write { path: work.to_owned(), source }))?;
         let call = CriuCall {
@@ -208,15 +219,23 @@ impl Attempt {
             options: &options,
             config: Some(&config),
             hold,
+            hooks: asks.as_deref(),
             hostname: self.new_name(),
             deadline: if hold.is_some() { held::LONGEST } else { self.deadline() },
             abort: &self.abort,
         };
-        let result = self.restore(&call, terminal).await;
+        let result = calls.beside(self.restore(&call, terminal)).await;
         self.hand_on_log(&work);
         if result.is_err() {
             let work = work.to_owned();
             aside(move || remove_mount_yard(&work)).await;
+        }
+        if let Some(error) = calls.failure() {
+            // CRIU doesn't mind if a script fails at the last moment.
+            if let Ok(live) = &result {
+                let _ = live.process.signal(9);
+            }
+            return Err(error.into());
         }
         let live = match result {
             Err(Error::Runtime(error)) => {
@@ -229,6 +248,10 @@ impl Attempt {
             // Its own limits hold only in its own cgroup.
             let _ = live.process.signal(9);
             return Err(Error::Cgroup(problem));
+        }
+        let last = self.hooks.run(Stage::PostResume, &self.subject, Some(live.process.pid()));
+        if let Err(error) = last.await {
+            tracing::warn!(%error, "the container runs");
         }
         Ok(live)
     }
@@ -268,10 +291,10 @@ impl Attempt {
         self.policy.deadline().unwrap_or(DEFAULT_DEADLINE)
     }
 
-    fn config(&self, hold: Option<&Path>) -> Config {
+    fn config(&self, hold: Option<&Path>, has_hooks: bool) -> Config {
         let mut config = Config::new(&self.policy);
         let is_adjusted = self.new_name().is_some() || guard::is_needed(&self.subject.bundle);
-        if hold.is_some() || is_adjusted {
+        if hold.is_some() || has_hooks || is_adjusted {
             config = config.set("action-script", criu::our_script());
         }
         if self.options().tcp_close {

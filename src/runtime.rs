@@ -16,6 +16,7 @@ pub(crate) use orphan::end as end_orphan;
 
 use crate::bundle;
 use crate::criu;
+use crate::hooks;
 use crate::reaper::{Process, Reaper, Window};
 use crate::restore::{guard, held};
 use crate::stdio::ChildEnds;
@@ -71,6 +72,8 @@ pub struct CriuCall<'a> {
     pub config: Option<&'a Path>,
     /// Where our binary stops a restore until it is let go on.
     pub hold: Option<&'a Path>,
+    /// Where our binary asks for the node's hooks.
+    pub hooks: Option<&'a Path>,
     /// The name the container is to have instead of the one it had.
     pub hostname: Option<&'a str>,
     pub deadline: Duration,
@@ -279,6 +282,9 @@ impl Runtime {
         }
         if let Some(socket) = call.hold {
             command = command.env(held::SOCKET_VARIABLE, socket);
+        }
+        if let Some(socket) = call.hooks {
+            command = command.env(hooks::SOCKET_VARIABLE, socket);
         }
         match call.config {
             // CRIU reads it before what the runtime tells it, and every version of

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use args::Action;
 pub use args::Args;
+use cryo::hooks::Question;
 use cryo::restore::{guard, held};
 use error::Error;
 
@@ -66,7 +67,10 @@ fn run_by_criu(action: &str) -> ExitCode {
 }
 
 fn act_for_criu(action: &str) -> Result<(), Error> {
+    let hooks = Question::open(action).map_err(Error::io("ask for hooks"))?;
+    let run_hooks = || hooks.map_or(Ok(()), Question::ask).map_err(Error::io("go on"));
     let Some(bundle) = std::env::var_os(guard::BUNDLE_VARIABLE) else {
+        run_hooks()?;
         let folder = std::env::var_os(CRIU_IMAGE).unwrap_or_default();
         return cryo::checkpoint::seal::from_criu(action, folder.as_ref())
             .map_err(Error::io("seal the checkpoint"));
@@ -74,7 +78,8 @@ fn act_for_criu(action: &str) -> Result<(), Error> {
     if let Some(socket) = std::env::var_os(held::SOCKET_VARIABLE) {
         held::stand_still(action, socket.as_ref()).map_err(Error::io("hold the restore"))?;
     }
-    guard::adjust(action, bundle.as_ref()).map_err(Error::io("set the container right"))
+    guard::adjust(action, bundle.as_ref()).map_err(Error::io("set the container right"))?;
+    run_hooks()
 }
 
 fn dispatch(name: &str, args: &Args) -> Result<(), Error> {

@@ -42,6 +42,7 @@ fn code(error: &Error) -> Code {
         Error::NotAllowed(NotAllowed::Elsewhere { .. } | NotAllowed::Denied(_)) => Code::PERMISSION_DENIED,
         Error::NotAllowed(NotAllowed::Unreadable { .. } | NotAllowed::Open(_)) => Code::FAILED_PRECONDITION,
         Error::NotAllowed(NotAllowed::Missing { .. }) => Code::NOT_FOUND,
+        Error::Policy(policy::Error::NoHook { .. }) => Code::FAILED_PRECONDITION,
         Error::Policy(
             policy::Error::Forbidden { .. } | policy::Error::Denied { .. } | policy::Error::Above { .. },
         ) => Code::PERMISSION_DENIED,
@@ -109,6 +110,7 @@ fn of_checkpoint(error: &checkpoint::Error) -> Code {
         }
         checkpoint::Error::Runtime(error) => of_runtime(error),
         checkpoint::Error::Criu(_)
+        | checkpoint::Error::Hook(_)
         | checkpoint::Error::Connections(_)
         | checkpoint::Error::Preflight(_)
         | checkpoint::Error::Execs(_) => Code::FAILED_PRECONDITION,
@@ -122,8 +124,10 @@ fn of_restore(error: &restore::Error) -> Code {
         restore::Error::OtherRuntime { .. }
         | restore::Error::OtherArchitecture { .. }
         | restore::Error::OtherNetwork { .. }
-        | restore::Error::Mount(_) => Code::FAILED_PRECONDITION,
+        | restore::Error::Mount(_)
+        | restore::Error::NodeHook(_) => Code::FAILED_PRECONDITION,
         restore::Error::Hold(_)
+        | restore::Error::Hooks(_)
         | restore::Error::Hook(_)
         | restore::Error::Anchor(_)
         | restore::Error::View(_)

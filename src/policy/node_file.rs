@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::hooks::{self, Hook};
 use super::wishes::{NAMES, NetworkLock, Problem, Tcp, Wishes, bytes, duration};
 use super::{Error, PREFIX, RESTORE_FROM};
 
@@ -32,6 +33,7 @@ pub struct NodeFile {
     timeout: Option<Limit<Duration>>,
     /// What holds for containers that say nothing.
     pub(super) usual: Wishes,
+    hooks: BTreeMap<String, Hook>,
 }
 
 /// A limit, and how its owner wrote it.
@@ -53,6 +55,7 @@ struct Written {
     limits: Limits,
     /// Named like the annotations.
     defaults: BTreeMap<String, toml::Value>,
+    hooks: BTreeMap<String, hooks::Written>,
 }
 
 #[derive(Default, Deserialize)]
@@ -116,7 +119,7 @@ impl NodeFile {
 
     pub(super) fn parse(text: &str) -> Result<NodeFile, String> {
         let written: Written = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        let Written { restore_from, allow, deny, plugins, limits, defaults } = written;
+        let Written { restore_from, allow, deny, plugins, limits, defaults, hooks } = written;
         for name in allow.iter().chain(&deny) {
             let known = name.strip_prefix(PREFIX).is_some_and(|wish| NAMES.contains(&wish));
             if !known && name != RESTORE_FROM {
@@ -133,7 +136,11 @@ impl NodeFile {
             None => None,
         };
         let usual = usual(&defaults)?;
-        Ok(NodeFile { restore_from, allow, deny, plugins, ghost_limit, timeout, usual })
+        let hooks = hooks::understood(hooks)?;
+        if let Some(missing) = usual.hooks.iter().flatten().find(|name| !hooks.contains_key(*name)) {
+            return Err(format!("defaults.hooks: there is no [hooks.{missing}]"));
+        }
+        Ok(NodeFile { restore_from, allow, deny, plugins, ghost_limit, timeout, usual, hooks })
     }
 
     /// Whether containers may have the annotation; the file at `path` is this one.
@@ -146,6 +153,11 @@ impl NodeFile {
             return Err(Error::Forbidden { name, file });
         }
         Ok(())
+    }
+
+    pub(super) fn chosen(&self, names: &[String], path: &Path) -> Result<Vec<Hook>, Error> {
+        let missing = |name: &String| Error::NoHook { name: name.clone(), file: path.to_owned() };
+        names.iter().map(|name| self.hooks.get(name).cloned().ok_or_else(|| missing(name))).collect()
     }
 
     fn denies(&self, annotation: &str) -> bool {
@@ -213,6 +225,7 @@ fn plain(value: &toml::Value) -> String {
         toml::Value::String(text) => text.clone(),
         toml::Value::Boolean(switch) => switch.to_string(),
         toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
         // No setting takes any of the others.
         _ => String::new(),
     }

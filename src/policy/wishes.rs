@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::hooks;
+
 /// What becomes of open TCP connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tcp {
@@ -46,6 +48,7 @@ pub(super) struct Wishes {
     pub(super) cgroups: Option<String>,
     pub(super) network_lock: Option<NetworkLock>,
     pub(super) lsm_profile: Option<String>,
+    pub(super) hooks: Option<Vec<String>>,
 }
 
 /// What is wrong with a wish.
@@ -58,7 +61,7 @@ pub(super) enum Problem {
 }
 
 /// All of them, as they are called after `cryo.` and in the node file.
-pub(super) const NAMES: [&str; 11] = [
+pub(super) const NAMES: [&str; 12] = [
     "checkpoint.exit",
     "timeout",
     "tcp",
@@ -70,6 +73,7 @@ pub(super) const NAMES: [&str; 11] = [
     "cgroups",
     "network-lock",
     "lsm-profile",
+    "hooks",
 ];
 
 const BOOL: Problem = Problem::Value("give true or false");
@@ -114,6 +118,11 @@ impl Wishes {
                 });
             }
             "lsm-profile" => self.lsm_profile = Some(lsm_profile(value)?),
+            "hooks" => {
+                let names = hooks::chosen(value);
+                self.hooks =
+                    Some(names.ok_or(Problem::Value("give different names of hooks, like a,b, or none"))?);
+            }
             _ => return Err(Problem::Unknown),
         }
         Ok(())
@@ -133,6 +142,7 @@ impl Wishes {
             cgroups: self.cgroups.or(others.cgroups),
             network_lock: self.network_lock.or(others.network_lock),
             lsm_profile: self.lsm_profile.or(others.lsm_profile),
+            hooks: self.hooks.or(others.hooks),
         }
     }
 }
@@ -200,7 +210,7 @@ mod tests {
     #[test]
     fn every_name_is_known_and_refuses_what_it_can_not_mean() {
         for name in NAMES {
-            for value in ["", " ", "maybe", "-1", &"9".repeat(400)] {
+            for value in ["", " ", "may be", "-1", &"9".repeat(400)] {
                 let problem = taken(name, value).unwrap_err();
                 assert!(
                     matches!(problem, Problem::Value(expected) if expected.starts_with("give ")),

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
-use super::{Attempt, Error, How, Prepared, Restored, hooks};
+use super::{Attempt, Error, How, Prepared, Restored, spec_hooks};
 use crate::bundle::Socket;
 use crate::container::{Subject, remove_unfinished};
 use crate::criu;
@@ -95,10 +95,10 @@ async fn too_early(ended: Result<Result<Restored, Error>, JoinError>, subject: &
 impl Held {
     pub(super) async fn go_on(self) -> Result<Restored, Error> {
         if self.runs_hooks
-            && let Err(error) = hooks::run(&self.subject, self.pid).await
+            && let Err(error) = spec_hooks::run(&self.subject, self.pid, &self.abort).await
         {
             self.abandon().await;
-            return Err(error.into());
+            return Err(error);
         }
         let Held { release, mut restore, deadline, abort, .. } = self;
         // If CRIU is gone already, the restore knows why.

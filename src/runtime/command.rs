@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::error::{Cause, last_words};
 use super::orphan::Orphan;
 use super::{Error, Runtime};
+use crate::hooks;
 use crate::reaper::{Exit, Process, Reaper};
 use crate::restore::{guard, held};
 use crate::stdio::ChildEnds;
@@ -27,7 +28,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// After SIGKILL: a process that hangs in the kernel doesn't even hear that.
 const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 /// What is told by them is meant for one command.
-const OWN_VARIABLES: [&str; 3] = [held::SOCKET_VARIABLE, guard::BUNDLE_VARIABLE, guard::NAME_VARIABLE];
+const OWN_VARIABLES: [&str; 4] =
+    [hooks::SOCKET_VARIABLE, held::SOCKET_VARIABLE, guard::BUNDLE_VARIABLE, guard::NAME_VARIABLE];
 /// Enough for any error; a runtime that prints more is cut off.
 const OUTPUT_BYTES: u64 = 256 << 10;
 
@@ -50,6 +52,18 @@ impl Abort {
 
     pub fn is_aborted(&self) -> bool {
         *self.0.borrow()
+    }
+
+    /// Does some work, unless it is called off.
+    pub(crate) async fn unless<T>(
+        &self,
+        verb: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.aborted() => Err(Error::Aborted { verb }),
+        }
     }
 
     async fn aborted(&self) {
@@ -211,7 +225,7 @@ impl<'a> Call<'a> {
 }
 
 /// Ends a command and everything it started: politely, then not.
-async fn kill_group(process: &Process, grace: Duration) {
+pub(super) async fn kill_group(process: &Process, grace: Duration) {
     if !grace.is_zero() {
         signal_group(process, Signal::TERM);
         let _ = timeout(grace, process.exited()).await;
@@ -223,7 +237,7 @@ async fn kill_group(process: &Process, grace: Duration) {
     }
 }
 
-fn signal_group(process: &Process, signal: Signal) {
+pub(super) fn signal_group(process: &Process, signal: Signal) {
     // All of them may have ended by themselves.
     let _ = Pid::from_raw(process.pid().cast_signed()).map(|group| kill_process_group(group, signal));
 }

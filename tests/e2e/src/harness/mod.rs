@@ -29,7 +29,7 @@ mod task;
 pub(crate) mod trial;
 mod wait;
 
-pub(crate) use api::{Event, refused};
+pub(crate) use api::{Answer, Event, refused};
 pub(crate) use bench::Bench;
 pub(crate) use blueprint::Blueprint;
 pub(crate) use containerd_client::tonic::Code;

@@ -10,6 +10,7 @@ mod events;
 mod execs;
 mod faults;
 mod harness_itself;
+mod hooks;
 mod images;
 mod lifecycle;
 mod limits;
@@ -54,6 +55,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         networks::scenarios(),
         replumbing::scenarios(),
         contents::scenarios(),
+        hooks::scenarios(),
         docker::scenarios(),
     ];
     areas.into_iter().flatten().collect()

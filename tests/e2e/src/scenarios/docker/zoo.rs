@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::harness::*;
 
@@ -19,6 +20,8 @@ const FILES: &[(&str, &str)] = &[
     ("Jvm.java", include_str!("../../../../zoo/Jvm.java")),
 ];
 
+/// Some compile themselves first.
+const START_PATIENCE: Duration = Duration::from_secs(120);
 /// Its connections on the loopback are to survive.
 const TCP: &[&str] = &["--annotation", "cryo.tcp=established"];
 
@@ -65,7 +68,8 @@ fn survives(bench: &Bench, options: &[&str], command: &[&str]) -> Outcome {
     let run = ["run", "-d", "--name", &name, "--runtime", bench.runtime().binary(), "--volume", &volume];
     let id = docker.call(&[&run, options, &[WORKLOADS], command].concat())?.trim().to_owned();
     let container = Container::new(&docker, name, id);
-    container.wait_for_line("ready")?;
+    let ready = || container.logs().ok()?.lines().any(|line| line == "ready").then_some(());
+    eventually_within(START_PATIENCE, "it is ready", ready)?;
     // Its exit code says whether anything was lost.
     let check = || container.exec(&["python3", "/zoo/check.py"]);
     check()?;

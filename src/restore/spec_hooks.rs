@@ -2,9 +2,10 @@
 //! runs none, so we do. Docker up to 27 and nerdctl set up networks by them.
 
 use serde::Deserialize;
-use serde_json::json;
 
+use super::Error;
 use crate::container::Subject;
+use crate::runtime::Abort;
 use crate::runtime::hook::{self, Hook};
 
 /// Those that run before a container's program does, in the runtime's namespaces.
@@ -16,20 +17,12 @@ struct Hooks {
 }
 
 /// Runs those that belong before the start of a container in the namespaces of `pid`.
-pub(super) async fn run(subject: &Subject, pid: u32) -> Result<(), hook::Error> {
-    let Subject { spec, bundle, id, runtime, .. } = subject;
-    let state = json!({
-        "ociVersion": spec.oci_version,
-        "id": id,
-        "status": "creating",
-        "pid": pid,
-        "bundle": bundle,
-        "annotations": spec.annotations,
-    });
-    let state = state.to_string().into_bytes();
-    let hooks = Hooks::deserialize(&spec.hooks).unwrap_or_default();
+pub(super) async fn run(subject: &Subject, pid: u32, abort: &Abort) -> Result<(), Error> {
+    let state = hook::state(subject, "creating", Some(pid));
+    let hooks = Hooks::deserialize(&subject.spec.hooks).unwrap_or_default();
     for hook in [hooks.prestart, hooks.create_runtime].into_iter().flatten().flatten() {
-        hook.run(runtime.reaper, bundle, &state).await?;
+        let run = hook.run(subject.runtime.reaper, &subject.bundle, &state);
+        abort.unless("restore", run).await.map_err(Error::Runtime)??;
     }
     Ok(())
 }
