@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 MUSL := $(shell uname -m)-unknown-linux-musl
 SHIM := target/$(MUSL)/release/containerd-shim-cryo-v2
 
-.PHONY: help demo test test-quick test-v2 test-zoo bench install uninstall lint fuzz clean
+.PHONY: help demo test test-quick test-vm test-zoo bench install uninstall lint fuzz clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -25,8 +25,8 @@ test: ## all tests, on real daemons too; makes the test hosts
 test-quick: ## unit and component tests: no root, no daemons
 	@tests/run quick
 
-test-v2: ## end-to-end tests with cgroup v2, in a virtual machine; slow. SYSTEMD=1: under systemd
-	@tests/run v2
+test-vm: ## cgroup v2, soft-dirty and a reboot, in a virtual machine; slow. SYSTEMD=1: under systemd
+	@tests/run vm
 
 test-zoo: ## real programs under load (Redis, nginx, Node, a JVM, ...), checkpointed by Docker; slow
 	@tests/run zoo

@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) out: Option<PathBuf>,
     pub(crate) containerd: Version,
     pub(crate) docker: Option<Version>,
+    /// Only what matters most, where everything would take too long.
+    pub(crate) core: bool,
     /// Whether systemd makes the cgroups of containers.
     pub(crate) systemd: bool,
 }
@@ -63,7 +65,7 @@ pub(crate) fn settings() -> &'static Settings {
     SETTINGS.get().expect("main reads the settings before anything else")
 }
 
-/// Reads the environment, and takes `--shim NAME` out of the arguments.
+/// Reads the environment, and takes `--shim NAME` and `--core` out of the arguments.
 pub(crate) fn read(args: &mut Vec<String>) -> Outcome {
     let mut shim = env::var("CRYO_E2E_SHIM").unwrap_or_else(|_| "stock".into());
     if let Some(at) = args.iter().position(|arg| arg == "--shim") {
@@ -73,6 +75,9 @@ pub(crate) fn read(args: &mut Vec<String>) -> Outcome {
         shim = args.remove(at + 1);
         args.remove(at);
     }
+    let all = args.len();
+    args.retain(|arg| arg != "--core");
+    let core = args.len() < all;
     let shim = match shim.as_str() {
         "stock" => Shim::Stock,
         "cryo" => Shim::Cryo,
@@ -95,6 +100,7 @@ pub(crate) fn read(args: &mut Vec<String>) -> Outcome {
         out: env::var_os("CRYO_E2E_OUT").map(PathBuf::from),
         containerd: version_of("containerd")?,
         docker: version_of("dockerd").ok(),
+        core,
         systemd: env::var_os("CRYO_E2E_SYSTEMD").is_some(),
     };
     SETTINGS.set(settings).map_err(|_| Failure::new("the settings were read twice"))

@@ -4,6 +4,7 @@ mod bootstrap;
 mod checkpoints;
 mod containerd_gone;
 mod contents;
+mod core;
 mod decisions;
 mod docker;
 mod events;
@@ -27,8 +28,9 @@ mod streams;
 mod unstarted;
 mod users;
 
-use crate::harness::Scenario;
+use crate::harness::{Scenario, settings};
 
+/// All of them, or those that matter most.
 pub(crate) fn all() -> Vec<Scenario> {
     let areas = [
         bootstrap::scenarios(),
@@ -58,5 +60,6 @@ pub(crate) fn all() -> Vec<Scenario> {
         hooks::scenarios(),
         docker::scenarios(),
     ];
-    areas.into_iter().flatten().collect()
+    let all = areas.into_iter().flatten().collect();
+    if settings().core { core::of(all) } else { all }
 }
