@@ -2,6 +2,7 @@
 
 mod causes;
 mod line;
+mod locks;
 
 use std::fmt;
 use std::fs::File;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use causes::Cause;
 use line::Line;
+pub use locks::{Locks, Rule};
 
 use crate::message::{self, cut, shown};
 use crate::runtime;
@@ -141,6 +143,11 @@ fn of_log(log: impl BufRead) -> Option<Diagnosis> {
 
 fn says(line: &Line, phrases: &[&str]) -> bool {
     phrases.iter().any(|phrase| line.words.contains(phrase))
+}
+
+/// What the dump with this log has locked in the host's network.
+pub fn locks(log: &Path) -> Locks {
+    File::open(log).map(|log| locks::of_log(BufReader::new(log))).unwrap_or_default()
 }
 
 /// The version that wrote the log, as it names itself at its head.

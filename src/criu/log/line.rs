@@ -28,7 +28,7 @@ pub(super) fn errors(mut log: impl BufRead, wanted: impl Fn(&Line) -> bool) -> V
 }
 
 /// The next line, or the start of it if it is too long.
-fn next(log: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn next(log: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     log.take(LINE_BYTES).read_until(b'\n', &mut line)?;
     if line.is_empty() {

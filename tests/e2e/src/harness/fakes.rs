@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
+use nix::unistd::Pid;
 
 use super::bench::Bench;
 use super::failure::{Failure, Outcome};
@@ -60,6 +62,32 @@ impl Gate {
         // With both ends in one hand this waits for nobody.
         let door = OpenOptions::new().read(true).write(true).open(&self.door)?;
         self.opened.set(door).map_err(|_| Failure::new("the gate was opened twice"))
+    }
+}
+
+/// The real CRIU, which can be found to be killed. It gives way to whoever waits for it.
+pub(crate) struct Victim {
+    noting: PathBuf,
+    noted: PathBuf,
+}
+
+impl Victim {
+    pub(crate) fn expected(bench: &Bench) -> Outcome<Self> {
+        let noted = bench.fresh_folder("criu")?.join("pid");
+        let script = format!("renice -n 19 $$ >/dev/null; echo $$ >{}", noted.display());
+        Ok(Victim { noting: fake(bench, "criu", "*", &script)?, noted })
+    }
+
+    /// The last one that was started, with its child, which does the work. The next one is
+    /// not to be killed.
+    pub(crate) fn kill(self) -> Outcome {
+        let criu: i32 = fs::read_to_string(&self.noted)?.trim().parse()?;
+        let children = fs::read_to_string(format!("/proc/{criu}/task/{criu}/children"))?;
+        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([criu]) {
+            // It may have ended with its child.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        Ok(fs::remove_file(self.noting)?)
     }
 }
 

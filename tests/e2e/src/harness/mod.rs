@@ -38,7 +38,7 @@ pub(crate) use ctr::ctr;
 pub(crate) use docker::{Attached, Container, Docker, IMAGE as DOCKER_IMAGE, WORKLOADS};
 pub(crate) use door::Door;
 pub(crate) use failure::{During, Failure, Outcome, ensure, ensure_eq};
-pub(crate) use fakes::{Gate, fake, record_calls, record_runtime_calls};
+pub(crate) use fakes::{Gate, Victim, fake, record_calls, record_runtime_calls};
 pub(crate) use matrix::{Combination, Runtime, Scenario, Skip, Stream, docker_scenario, scenario};
 pub(crate) use output::{Output, counted};
 pub(crate) use pipes::Kind;

@@ -5,9 +5,6 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-use nix::unistd::Pid;
-
 use crate::harness::*;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -179,10 +176,7 @@ fn a_criu_killed_in_the_middle_of_a_dump_lets_the_task_go_on(bench: &Bench) -> O
     let task = bench.run(&["heap", "256"])?;
     task.stdout().wait_for_line("ready")?;
     let image = bench.fresh_folder("image")?;
-    // The real CRIU, which gives way to the one who waits for it.
-    let noted = bench.fresh_folder("criu")?.join("pid");
-    let script = format!("renice -n 19 $$ >/dev/null; echo $$ >{}", noted.display());
-    let noting = fake(bench, "criu", "*", &script)?;
+    let criu = Victim::expected(bench)?;
     let text = std::thread::scope(|scope| -> Outcome<String> {
         let dump = scope.spawn(|| checkpoint(bench, &task, &image));
         let end = Instant::now() + Duration::from_secs(30);
@@ -192,16 +186,10 @@ fn a_criu_killed_in_the_middle_of_a_dump_lets_the_task_go_on(bench: &Bench) -> O
             // No longer: it writes for a tenth of a second.
             std::thread::sleep(Duration::from_millis(1));
         }
-        let criu: i32 = fs::read_to_string(&noted)?.trim().parse()?;
-        // The one that writes is a child of the one that was started.
-        let children = fs::read_to_string(format!("/proc/{criu}/task/{criu}/children"))?;
-        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([criu]) {
-            let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        criu.kill()?;
         let answer = dump.join().map_err(|_| Failure::new("the dump panicked"))??;
         answer.err().ok_or_else(|| Failure::new("the checkpoint was to fail"))
     })?;
-    fs::remove_file(noting)?;
     ensure!(!text.is_empty(), "the error says nothing");
     ensure_eq!(task.status()?, Status::Running, "after the failure");
     ensure!(!cgroup::is_frozen(task.cgroup()), "the cgroup is frozen");

@@ -15,6 +15,7 @@ mod hooks;
 mod images;
 mod lifecycle;
 mod limits;
+mod locks;
 mod nerdctl;
 mod networks;
 mod options;
@@ -58,6 +59,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         replumbing::scenarios(),
         contents::scenarios(),
         hooks::scenarios(),
+        locks::scenarios(),
         docker::scenarios(),
     ];
     let all = areas.into_iter().flatten().collect();
