@@ -3,9 +3,11 @@
 
 pub mod config;
 pub mod devices;
+mod fields;
 pub mod hierarchies;
 pub mod images;
 pub mod log;
+pub mod mountpoints;
 mod options;
 pub mod timers;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::image::{UNREAD_FILE, names};
 use super::manifest::{self, Manifest, Network};
-use crate::criu::{self, images, timers};
+use crate::criu::{self, images, mountpoints, timers};
 use crate::runtime::Flavour;
 use crate::stdio::unread_stdin;
 
@@ -33,6 +33,7 @@ pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<()>
     if seals {
         forget_network(folder, &manifest)?;
         timers::wind_up(folder)?;
+        mountpoints::forget_deletions(folder)?;
         forget_freeze(folder)?;
         list_files(folder, &mut manifest)?;
         manifest.sealed = true;

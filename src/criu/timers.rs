@@ -4,16 +4,12 @@
 //! the restore, which turns it off: the program gets the one tick that it has coming and
 //! never another. With a nanosecond left it goes on.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::fields::{self, Field, Fields, entries};
+
 const FILE_NAME: &str = "files.img";
-/// Two magic numbers.
-const HEAD: usize = 8;
-/// More than any container's open files need.
-const MOST_BYTES: u64 = 256 << 20;
 
 /// Where a file entry keeps what it knows of a timer, and that its parts.
 const TIMER: u64 = 12;
@@ -23,41 +19,21 @@ const INTERVAL: [u64; 2] = [9, 10];
 
 /// Winds up the timers of the image in `folder`.
 pub fn wind_up(folder: &Path) -> io::Result<()> {
-    let file = match File::options().read(true).write(true).open(folder.join(FILE_NAME)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
-    };
-    let length = file.metadata()?.len();
-    if length > MOST_BYTES {
-        return Ok(());
-    }
-    let mut image = vec![0; usize::try_from(length).unwrap_or_default()];
-    file.read_exact_at(&mut image, 0)?;
-    for at in run_down(&image) {
-        file.write_all_at(&[1], at as u64)?;
-    }
-    Ok(())
+    fields::change(&folder.join(FILE_NAME), 1, run_down)
 }
 
 /// Where the nanoseconds left of each such timer are: one byte, zero.
 fn run_down(image: &[u8]) -> Vec<usize> {
     let mut found = Vec::new();
-    let mut at = HEAD;
-    while let Some(size) = image.get(at..at + 4) {
-        at += 4;
-        let end = at + u32::from_ne_bytes([size[0], size[1], size[2], size[3]]) as usize;
-        if end > image.len() {
-            break;
-        }
-        let timers = Fields { image, at, end }.filter(|field| field.number == TIMER && field.is_message);
+    for entry in entries(image) {
+        let timers = entry.filter(|field| field.number == TIMER && field.is_message);
         found.extend(timers.filter_map(|timer| nanoseconds(image, timer.at, timer.end)));
-        at = end;
     }
     found
 }
 
 fn nanoseconds(image: &[u8], at: usize, end: usize) -> Option<usize> {
-    let fields: Vec<Field> = Fields { image, at, end }.collect();
+    let fields: Vec<Field> = Fields::new(image, at, end).collect();
     let value = |number| fields.iter().find(|field| field.number == number).map_or(0, |field| field.value);
     let is_zero = |numbers: [u64; 2]| numbers.into_iter().all(|number| value(number) == 0);
     // One that was turned off has no tick coming.
@@ -67,67 +43,9 @@ fn nanoseconds(image: &[u8], at: usize, end: usize) -> Option<usize> {
     fields.iter().find(|field| field.number == LEFT[1] && field.end - field.at == 1).map(|field| field.at)
 }
 
-/// The fields of a message as protocol buffers write them. Written down again by a
-/// library, it would lack all that we have no name for.
-struct Fields<'a> {
-    image: &'a [u8],
-    at: usize,
-    end: usize,
-}
-
-struct Field {
-    number: u64,
-    is_message: bool,
-    value: u64,
-    at: usize,
-    end: usize,
-}
-
-impl Fields<'_> {
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = *self.image.get(..self.end)?.get(self.at)?;
-            self.at += 1;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-}
-
-impl Iterator for Fields<'_> {
-    type Item = Field;
-
-    fn next(&mut self) -> Option<Field> {
-        let key = self.varint()?;
-        let (number, kind) = (key >> 3, key & 7);
-        let mut at = self.at;
-        let mut value = 0;
-        let length = match kind {
-            0 => {
-                value = self.varint()?;
-                self.at - at
-            }
-            1 => 8,
-            2 => {
-                let length = usize::try_from(self.varint()?).ok()?;
-                at = self.at;
-                length
-            }
-            5 => 4,
-            _ => return None,
-        };
-        let end = at.checked_add(length).filter(|end| *end <= self.end)?;
-        self.at = end;
-        Some(Field { number, is_message: kind == 2, value, at, end })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::fields::HEAD;
     use super::*;
 
     /// An image of one open file: id 300, and a timer.
