@@ -1,6 +1,7 @@
 //! A container's root file system: mounting what the client describes, and undoing it.
 
 mod place;
+pub(crate) mod table;
 
 use std::ffi::CString;
 use std::fs;
@@ -125,7 +126,7 @@ fn unmount_children(root: &Path, flags: UnmountFlags) -> Result<(), Errno> {
 }
 
 /// The kernel writes blanks and backslashes in paths as octal numbers.
-pub(crate) fn unescape(text: &str) -> String {
+fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

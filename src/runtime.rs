@@ -218,7 +218,11 @@ impl Runtime {
         let pid_file = self.bundle.join(bundle::INIT_PID);
         let runc = call.version.flavour == Flavour::Runc;
         self.with_ends(self.with_criu("restore", call), ends)
+            // runc mounts volumes below the root to make mount points in them. Where they are
+            // shared it would take away with them what the host has mounted below.
+            .with_own_mounts()
             .env(guard::BUNDLE_VARIABLE, &self.bundle)
+            .env(guard::SHIM_VARIABLE, std::process::id().to_string())
             .option("--bundle", &self.bundle)
             .option("--pid-file", &pid_file)
             .arg("--detach")

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use rustix::thread::UnshareFlags;
 use tokio::io::unix::AsyncFd;
@@ -17,6 +18,20 @@ pub fn die_with_parent(command: &mut Command) -> &mut Command {
     let die = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
     // SAFETY: prctl is async-signal-safe and the closure touches no memory.
     unsafe { command.pre_exec(die) }
+}
+
+/// The command hears of what the host mounts, and the host of nothing that it mounts.
+pub fn with_own_mounts(command: &mut Command) -> &mut Command {
+    // SAFETY: both system calls are async-signal-safe and the closure allocates nothing.
+    unsafe { command.pre_exec(leave_mounts) }
+}
+
+/// Leaves the mount namespace for a copy of it, which still hears of what the host mounts.
+/// For a process with a single thread.
+pub fn leave_mounts() -> io::Result<()> {
+    // SAFETY: NEWNS touches no memory and no descriptor table.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+    Ok(mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
 
 static LIMIT_WE_CAME_WITH: OnceLock<Rlimit> = OnceLock::new();

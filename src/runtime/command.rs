@@ -22,14 +22,20 @@ use crate::hooks;
 use crate::reaper::{Exit, Process, Reaper};
 use crate::restore::{guard, held};
 use crate::stdio::ChildEnds;
+use crate::sys;
 
 /// Between SIGTERM and SIGKILL, when a command has overstayed.
 const GRACE: Duration = Duration::from_secs(2);
 /// After SIGKILL: a process that hangs in the kernel doesn't even hear that.
 const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 /// What is told by them is meant for one command.
-const OWN_VARIABLES: [&str; 4] =
-    [hooks::SOCKET_VARIABLE, held::SOCKET_VARIABLE, guard::BUNDLE_VARIABLE, guard::NAME_VARIABLE];
+const OWN_VARIABLES: [&str; 5] = [
+    hooks::SOCKET_VARIABLE,
+    held::SOCKET_VARIABLE,
+    guard::BUNDLE_VARIABLE,
+    guard::NAME_VARIABLE,
+    guard::SHIM_VARIABLE,
+];
 /// Enough for any error; a runtime that prints more is cut off.
 const OUTPUT_BYTES: u64 = 256 << 10;
 
@@ -81,6 +87,7 @@ pub(super) struct Call<'a> {
     stdio: Option<ChildEnds>,
     input: Option<Vec<u8>>,
     has_criu: bool,
+    has_own_mounts: bool,
     deadline: Duration,
     grace: Duration,
     abort: Abort,
@@ -96,6 +103,7 @@ impl<'a> Call<'a> {
             stdio: None,
             input: None,
             has_criu: false,
+            has_own_mounts: false,
             deadline,
             grace: GRACE,
             abort: Abort::default(),
@@ -135,6 +143,12 @@ impl<'a> Call<'a> {
     pub(super) fn with_criu(mut self, abort: &Abort) -> Self {
         self.abort = abort.clone();
         self.has_criu = true;
+        self
+    }
+
+    /// What it mounts for itself and unmounts again reaches nobody.
+    pub(super) fn with_own_mounts(mut self) -> Self {
+        self.has_own_mounts = true;
         self
     }
 
@@ -191,6 +205,9 @@ impl<'a> Call<'a> {
         command.current_dir(&runtime.bundle);
         // A group of its own, so that it can be killed with everything it started.
         command.process_group(0);
+        if self.has_own_mounts {
+            sys::with_own_mounts(&mut command);
+        }
         let (stdin, stdout, stderr) = match &self.stdio {
             Some(ends) => (
                 ends.stdin.as_ref().map(OwnedFd::try_clone).transpose()?.map(Stdio::from),

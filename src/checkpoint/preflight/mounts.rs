@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::process::{Process, text};
+use super::process::Process;
 use super::{Finding, Look, What};
-use crate::mount::unescape;
+use crate::mount::table::{self, Entry};
 
 /// What CRIU makes anew at a restore.
 const KNOWN: [&str; 18] = [
@@ -38,8 +38,7 @@ pub(super) fn look(first: &Process, container: &Look) -> Vec<Finding> {
     if namespace(&first.pid.to_string()) == namespace("self") {
         return Vec::new();
     }
-    let mounts = text(&format!("/proc/{}/mountinfo", first.pid)).unwrap_or_default();
-    strange(&mounts, bound)
+    strange(table::of(first.pid), bound)
         .into_iter()
         .map(|(point, kind)| {
             Finding::new(What::UnsupportedMount, first, format!("{kind} at {}", point.display()), true)
@@ -47,40 +46,18 @@ pub(super) fn look(first: &Process, container: &Look) -> Vec<Finding> {
         .collect()
 }
 
-fn strange(mounts: &str, bound: &[PathBuf]) -> Vec<(PathBuf, String)> {
-    let all: Vec<Mount> = mounts.lines().filter_map(Mount::parse).collect();
-    let is_given = |mount: &Mount| mount.point == Path::new("/") || bound.contains(&mount.point);
+/// A part of a file system, as bind mounts show it, may belong to another mount that CRIU
+/// knows.
+fn strange(all: Vec<Entry>, bound: &[PathBuf]) -> Vec<(PathBuf, String)> {
+    let is_given = |mount: &Entry| mount.point == Path::new("/") || bound.contains(&mount.point);
     // CRIU takes a mount of something that it is given for one more of the same.
     let given: HashSet<String> =
         all.iter().filter(|mount| is_given(mount)).map(|mount| mount.device.clone()).collect();
     all.into_iter()
-        .filter(|mount| mount.is_whole && !given.contains(&mount.device))
+        .filter(|mount| mount.is_whole() && !given.contains(&mount.device))
         .filter(|mount| !KNOWN.contains(&mount.kind.as_str()))
         .map(|mount| (mount.point, mount.kind))
         .collect()
-}
-
-struct Mount {
-    device: String,
-    /// A part of a file system, as bind mounts show it, may belong to another mount that
-    /// CRIU knows.
-    is_whole: bool,
-    point: PathBuf,
-    kind: String,
-}
-
-impl Mount {
-    fn parse(line: &str) -> Option<Mount> {
-        let (before, after) = line.split_once(" - ")?;
-        let mut fields = before.split(' ').skip(2);
-        let (device, root, point) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Mount {
-            device: device.to_owned(),
-            is_whole: root == "/",
-            point: unescape(point).into(),
-            kind: after.split(' ').next()?.to_owned(),
-        })
-    }
 }
 
 #[cfg(test)]
@@ -99,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_was_mounted_inside_is_judged_by_its_kind() {
-        let found = strange(MOUNTS, &["/data".into()]);
+        let found = strange(table::parse(MOUNTS), &["/data".into()]);
         let found: Vec<_> =
             found.iter().map(|(point, kind)| (point.to_str().unwrap(), kind.as_str())).collect();
         assert_eq!(found, [("/mnt/a b", "fuse.sshfs"), ("/mnt/nfs", "nfs4"), ("/huge", "hugetlbfs")]);
@@ -107,7 +84,6 @@ mod tests {
 
     #[test]
     fn a_root_of_any_kind_is_the_runtimes_business() {
-        assert_eq!(strange("1 0 8:1 / / rw - xfs /dev/sda1 rw", &[]), []);
-        assert_eq!(strange("garbled", &[]), []);
+        assert_eq!(strange(table::parse("1 0 8:1 / / rw - xfs /dev/sda1 rw"), &[]), []);
     }
 }
