@@ -27,17 +27,22 @@ pub enum Kind {
     Bare,
     /// A network namespace of its own, with the loopback up.
     Network,
+    /// The same, or nothing, and the mounts of the host for hooks to add theirs to.
+    NetworkAndMounts,
+    Mounts,
     /// A user namespace of its own, to be mapped by whoever started it.
     User,
 }
 
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Bare, Kind::Network, Kind::User];
+    const ALL: [Kind; 5] = [Kind::Bare, Kind::Network, Kind::NetworkAndMounts, Kind::Mounts, Kind::User];
 
     fn name(self) -> &'static str {
         match self {
             Kind::Bare => "bare",
             Kind::Network => "network",
+            Kind::NetworkAndMounts => "network-and-mounts",
+            Kind::Mounts => "mounts",
             Kind::User => "user",
         }
     }
@@ -80,9 +85,13 @@ pub fn hold(arguments: &[String]) -> io::Result<Infallible> {
     match Kind::ALL.into_iter().find(named) {
         None => return Err(io::Error::other("an anchor needs to know what to hold")),
         Some(Kind::Bare) => {}
-        Some(Kind::Network) => {
+        Some(Kind::Mounts) => sys::leave_mounts()?,
+        Some(kind @ (Kind::Network | Kind::NetworkAndMounts)) => {
             sys::leave_network()?;
             sys::loopback_up()?;
+            if kind == Kind::NetworkAndMounts {
+                sys::leave_mounts()?;
+            }
         }
         Some(Kind::User) => sys::leave_users()?,
     }

@@ -31,6 +31,11 @@ pub const ROOTFS: &str = "rootfs";
 pub const RUNTIME: &str = "runtime";
 pub const SHIM_BINARY_PATH: &str = "shim-binary-path";
 
+/// What every container gets, asked for or not.
+pub const DEFAULT_DEVICES: [&str; 6] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+const CONSOLE: &str = "/dev/console";
+
 /// What we need to know of a container's configuration. Everything else in the file
 /// is the runtime's business, so a key we have never heard of can't stop a container.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -59,6 +64,8 @@ pub struct SpecLinux {
     pub cgroups_path: String,
     pub namespaces: Vec<Namespace>,
     pub devices: Vec<Device>,
+    pub masked_paths: Vec<PathBuf>,
+    pub readonly_paths: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -115,6 +122,16 @@ impl Spec {
         };
         let mounts = self.mounts.as_array().into_iter().flatten();
         mounts.filter(bound).filter_map(|mount| mount["destination"].as_str()).map(PathBuf::from).collect()
+    }
+
+    /// Wherever the runtime has mounted something.
+    pub fn listed(&self) -> Vec<PathBuf> {
+        let mounts = self.mounts.as_array().into_iter().flatten();
+        let mounts = mounts.filter_map(|mount| mount["destination"].as_str()).map(PathBuf::from);
+        let devices = self.linux.devices.iter().map(|device| PathBuf::from(&device.path));
+        let hidden = self.linux.masked_paths.iter().chain(&self.linux.readonly_paths).cloned();
+        let always = DEFAULT_DEVICES.iter().chain(&[CONSOLE]).map(PathBuf::from);
+        mounts.chain(devices).chain(hidden).chain(always).collect()
     }
 
     /// Where the container's cgroup is below the root of each hierarchy; nothing if that

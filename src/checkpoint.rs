@@ -7,6 +7,7 @@
 
 mod container;
 pub mod image;
+pub mod injected;
 pub mod manifest;
 pub mod preflight;
 pub mod seal;
@@ -33,6 +34,7 @@ use crate::restore::{forget_daemons_copy, note_daemons_copy};
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
 pub use container::Container;
 use image::Staging;
+use injected::Injected;
 use manifest::Manifest;
 use preflight::Look;
 pub use transit::is_temporary;
@@ -115,20 +117,25 @@ async fn take_if_possible(
 ) -> Result<(), Error> {
     let subject = container.subject;
     let options = in_force(&request.options, container);
-    let (bound, cgroup) = (subject.spec.bound(), container.cgroup.clone());
-    let look = Look::new(container.process.pid(), Vec::new(), options.clone());
-    let mut look = look.under(&request.policy, request.exit);
-    look.bound = Some(bound);
+    let (spec, cgroup, pid) = (subject.spec.clone(), container.cgroup.clone(), container.process.pid());
+    let mut look = Look::new(pid, Vec::new(), options.clone()).under(&request.policy, request.exit);
     look.image = Some(request.image.clone());
-    let judged = aside(move || preflight::judge(&mut look, || cgroup.processes().unwrap_or_default()));
-    match timeout(LOOK_PATIENCE, judged).await {
+    let judged = aside(move || {
+        let injected = injected::of_container(pid, &spec);
+        look.bound = Some(injected::points(&spec, &injected));
+        preflight::judge(&mut look, || cgroup.processes().unwrap_or_default()).map(|()| injected)
+    });
+    let injected = match timeout(LOOK_PATIENCE, judged).await {
         Ok(judged) => judged?,
-        Err(_) => tracing::warn!("/proc gives no answer; CRIU has to find out by itself"),
-    }
+        Err(_) => {
+            tracing::warn!("/proc gives no answer; CRIU has to find out by itself");
+            Vec::new()
+        }
+    };
     // If this shim dies, containerd's copy may still be written to while containerd
     // removes it. Once it is complete, it is containerd's.
     note_daemons_copy(&request.image, &subject.bundle);
-    let taken = take_into_place(container, request, version, options, hooks, abort).await;
+    let taken = take_into_place(container, request, version, options, hooks, injected, abort).await;
     forget_daemons_copy(&subject.bundle);
     taken
 }
@@ -139,6 +146,7 @@ async fn take_into_place(
     version: Version,
     options: criu::Options,
     hooks: &Hooks,
+    injected: Vec<Injected>,
     abort: &Abort,
 ) -> Result<(), Error> {
     let subject = container.subject;
@@ -148,7 +156,7 @@ async fn take_into_place(
         let work = work_folder(subject, "checkpoint")?;
         let hooks = hooks.of_image(staging.folder());
         let begun = Instant::now();
-        let attempt = Attempt { container, request, version, options, hooks, work, begun, abort };
+        let attempt = Attempt { container, request, version, options, hooks, injected, work, begun, abort };
         attempt.run(staging.folder()).await
     };
     match attempt.await {
@@ -180,6 +188,7 @@ struct Attempt<'a> {
     version: Version,
     options: criu::Options,
     hooks: Hooks,
+    injected: Vec<Injected>,
     /// For CRIU's configuration, log and statistics; kept for a while.
     work: Folder,
     begun: Instant,
@@ -329,6 +338,10 @@ impl Attempt<'_> {
             config = config.set("network-lock", lock.name());
         }
         config = hierarchies::of_container(config, self.container.process.pid());
+        for mount in &self.injected {
+            let point = mount.destination.display();
+            config = config.set("external", format!("mnt[{point}]:{point}"));
+        }
         if self.version.flavour == Flavour::Runc {
             return config;
         }
@@ -355,7 +368,9 @@ impl Attempt<'_> {
 
     fn describe(&self, folder: &Path) -> Result<(), Error> {
         Manifest::describe(self.container, &self.version, &self.options, !self.request.exit)
-            .and_then(|manifest| manifest.write(folder, false))
+            .and_then(|manifest| {
+                Manifest { injected: self.injected.clone(), ..manifest }.write(folder, false)
+            })
             .map_err(|source| Error::Write { path: folder.to_owned(), source })
     }
 

@@ -26,6 +26,7 @@ use crate::anchor;
 use crate::bundle::{self, Sharing};
 use crate::checkpoint;
 use crate::checkpoint::image::{self, Image};
+use crate::checkpoint::injected::has_hooks;
 use crate::checkpoint::manifest::{Manifest, Network as NetworkKind};
 use crate::container::{Live, Subject, claim_cgroup, remove_unfinished};
 use crate::criu::config::Config;
@@ -133,7 +134,12 @@ pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Res
     // Before the mounts are looked for: it may be a hook that provides them.
     hooks.run(Stage::PreRestore, &subject, None).await?;
     let bundle = subject.bundle.clone();
-    aside(move || adapt::check_mounts(&bundle)).await?;
+    let injected = image.manifest.as_ref().map_or_else(Vec::new, |manifest| manifest.injected.clone());
+    aside(move || -> Result<(), Error> {
+        adapt::list(&bundle, &injected)?;
+        Ok(adapt::check_mounts(&bundle)?)
+    })
+    .await?;
     let private = sharing == Sharing::Private;
     let own_users = subject.spec.sharing("user") == Sharing::Private;
     let abort = Abort::default();
@@ -141,8 +147,16 @@ pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Res
     if private && own_users {
         return held::begin(attempt).await;
     }
-    let kind = if private { anchor::Kind::Network } else { anchor::Kind::Bare };
-    let anchor = anchor::start(attempt.subject.runtime.reaper, kind).await.map_err(Error::Anchor)?;
+    let subject = &attempt.subject;
+    // Hooks that we run ourselves may mount something for a container that isn't there yet.
+    let hooked = attempt.version.flavour == Flavour::Crun && has_hooks(&subject.spec.hooks);
+    let kind = match (private, hooked) {
+        (true, true) => anchor::Kind::NetworkAndMounts,
+        (true, false) => anchor::Kind::Network,
+        (false, true) => anchor::Kind::Mounts,
+        (false, false) => anchor::Kind::Bare,
+    };
+    let anchor = anchor::start(subject.runtime.reaper, kind).await.map_err(Error::Anchor)?;
     attempt.anchor = anchor.pid();
     attempt.network = if private { Some(Network::of(&anchor)?) } else { None };
     Ok(Prepared { anchor, abort: attempt.abort.clone(), how: How::Anchored(Box::new(attempt)) })

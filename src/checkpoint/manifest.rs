@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Container;
+use super::injected::Injected;
 use crate::bundle::{CONFIG, Sharing, SpecProcess};
 use crate::criu::{self, images};
 use crate::runtime::{Flavour, Version};
@@ -43,6 +44,9 @@ pub struct Manifest {
     pub own_users: bool,
     pub cgroup: String,
     pub mounts: Vec<Mount>,
+    /// Mounts of the host's that the configuration doesn't list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub injected: Vec<Injected>,
     /// SHA-256 of the configuration it ran with.
     pub spec_digest: String,
     /// Every file of the image but this one, with its size.
@@ -130,6 +134,7 @@ impl Manifest {
             own_users: subject.spec.sharing("user") == Sharing::Private,
             cgroup: container.cgroup.to_string(),
             mounts,
+            injected: Vec::new(),
             spec_digest: digest(&config),
             files: BTreeMap::new(),
             digests: BTreeMap::new(),

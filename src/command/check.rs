@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use cryo::bundle::{self, Spec};
 use cryo::cgroup::Cgroup;
+use cryo::checkpoint::injected;
 use cryo::checkpoint::preflight::{Finding, Look, look};
 use cryo::criu;
 use cryo::policy::{DOCKER, NODE_FILE, NodeFile, Policy};
@@ -57,7 +58,7 @@ fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
     let container = Look::new(pid, Vec::new(), criu::Options::default().for_dump(&policy));
     let mut container = container.under(&policy, policy.exits_after_checkpoint(&namespace));
     container.refuses_execs = policy.refuses_execs();
-    container.bound = Some(spec.bound());
+    container.bound = Some(injected::points(&spec, &injected::of_container(pid, &spec)));
     // Others are told a folder, which nobody knows yet.
     container.image = (namespace == DOCKER).then(|| UNPACKED.into());
     let findings = look(&mut container, || cgroup.processes().unwrap_or_default());

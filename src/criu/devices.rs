@@ -2,11 +2,7 @@
 //! binds the host's; crun doesn't tell CRIU about those, so we do.
 
 use super::config::Config;
-use crate::bundle::{Sharing, Spec};
-
-/// What every container gets, asked for or not.
-const DEFAULTS: [&str; 6] =
-    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+use crate::bundle::{DEFAULT_DEVICES, Sharing, Spec};
 
 /// The same lines serve dump and restore: the key and the host's node have one name.
 pub fn of_users_own(config: Config, spec: &Spec) -> Config {
@@ -14,9 +10,9 @@ pub fn of_users_own(config: Config, spec: &Spec) -> Config {
         return config;
     }
     let listed = spec.linux.devices.iter().map(|device| device.path.as_str());
-    DEFAULTS
+    DEFAULT_DEVICES
         .into_iter()
-        .chain(listed.filter(|path| !DEFAULTS.contains(path)))
+        .chain(listed.filter(|path| !DEFAULT_DEVICES.contains(path)))
         .fold(config, |config, path| config.set("external", format!("mnt[{path}]:{path}")))
 }
 

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bundle::{self, edit_config, set};
+use crate::checkpoint::injected::{Injected, below_source, has_hooks};
 
 /// A bind mount whose source isn't there.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,34 @@ pub(super) fn config(bundle: &Path, terminal: bool, network: Option<&Path>) -> R
             if namespace["type"] == "network" {
                 namespace["path"] = network.to_string_lossy().into();
             }
+        }
+        Ok(())
+    })
+}
+
+/// Lists mounts that the configuration didn't list at the checkpoint. What lies below a
+/// source comes from the new one; what hooks mounted, they would mount here, too.
+pub(super) fn list(bundle: &Path, injected: &[Injected]) -> Result<(), bundle::Error> {
+    if injected.is_empty() {
+        return Ok(());
+    }
+    edit_config(bundle, |config| {
+        let hooks = has_hooks(&config["hooks"]);
+        let Some(mounts) = config.get_mut("mounts").filter(|mounts| mounts.is_array()) else { return Ok(()) };
+        let listed = mounts.clone();
+        let is_listed = |mount: &&Injected| {
+            let mut all = listed.as_array().into_iter().flatten();
+            all.any(|other| other["destination"].as_str().map(Path::new) == Some(&mount.destination))
+        };
+        for mount in injected.iter().filter(|mount| !is_listed(mount)) {
+            let recorded = hooks.then(|| mount.source.clone());
+            let Some(source) = below_source(&listed, &mount.destination).or(recorded) else { continue };
+            let Injected { destination, options, .. } = mount;
+            mounts.as_array_mut().into_iter().for_each(|mounts| {
+                mounts.push(json!({
+                    "destination": destination, "type": "bind", "source": source, "options": options,
+                }));
+            });
         }
         Ok(())
     })
@@ -101,6 +130,33 @@ mod tests {
         assert_eq!(config["mounts"][1]["source"], "/etc");
         assert_eq!(config["mounts"][0]["source"], "no-such-thing");
         assert_eq!(config["process"]["terminal"], true);
+    }
+
+    #[test]
+    fn what_was_injected_is_listed_with_the_source_that_holds_now() {
+        let bundle = bundle_with(Path::new("/new"));
+        let mount = |destination: &str, source: &str| Injected {
+            destination: destination.into(),
+            source: source.into(),
+            options: vec!["bind".into()],
+        };
+        let injected =
+            [mount("/data/sub", "/old/sub"), mount("/driver", "/opt/driver"), mount("/data", "/x")];
+        list(bundle.path(), &injected).unwrap();
+        let sources = || -> Vec<Value> {
+            let text = fs::read(bundle.path().join(bundle::CONFIG)).unwrap();
+            let config: Value = serde_json::from_slice(&text).unwrap();
+            config["mounts"].as_array().unwrap().iter().map(|mount| mount["source"].clone()).collect()
+        };
+        // Nothing tells here who would have mounted the driver.
+        assert_eq!(sources(), ["no-such-thing", "/new", "/new/sub"]);
+        edit_config(bundle.path(), |config| {
+            config["hooks"] = json!({ "prestart": [{ "path": "/bin/true" }] });
+            Ok(())
+        })
+        .unwrap();
+        list(bundle.path(), &injected).unwrap();
+        assert_eq!(sources(), ["no-such-thing", "/new", "/new/sub", "/opt/driver"]);
     }
 
     #[test]
