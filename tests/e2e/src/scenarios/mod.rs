@@ -16,6 +16,7 @@ mod images;
 mod lifecycle;
 mod limits;
 mod locks;
+mod mounts;
 mod nerdctl;
 mod networks;
 mod options;
@@ -47,6 +48,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         checkpoints::scenarios(),
         decisions::scenarios(),
         restores::scenarios(),
+        mounts::scenarios(),
         images::scenarios(),
         users::scenarios(),
         faults::scenarios(),
