@@ -215,6 +215,11 @@ pub(super) const CAUSES: &[Cause] = &[
         "see that its source is there, and of the same kind (file or folder)",
     ),
     cause(
+        &["Failed to copy sharing from -1:* to"],
+        "{} isn't on a shared mount, which the container's propagation needs",
+        "make it shared on the host, or use rprivate before the checkpoint",
+    ),
+    cause(
         &["Unable to create mountpoint *", "Unable to mkdir mountpoint *"],
         "a mount point can't be made: {}",
         "make it in the container's image or volume",

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{bind, shell, table, with};
 use crate::harness::*;
 
+const UNNAMED: &str = "the stock shim's error isn't meant for users";
 const UNLISTED: &str = "the stock shim refuses such a mount or makes a copy of what is in it";
 const UNMOUNTS: &str = "with the stock shim runc unmounts what the host has mounted";
 const PEERLESS: &str = "with the stock shim they are no peers any more";
@@ -16,6 +17,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         scenario!(what_was_mounted_on_the_host_meanwhile_is_not_taken_for_the_containers).cryo_only(UNLISTED),
         scenario!(a_restore_leaves_the_hosts_mounts_as_they_are).cryo_only(UNMOUNTS),
         scenario!(what_the_host_mounts_below_a_slave_appears_after_a_restore),
+        scenario!(a_slave_whose_source_tells_nothing_any_more_is_named).cryo_only(UNNAMED),
         scenario!(what_the_host_mounts_below_a_private_mount_never_appears),
         scenario!(a_shared_mount_shows_both_sides_what_is_mounted_below_it).cryo_only(PEERLESS),
     ]
@@ -94,6 +96,25 @@ fn what_the_host_mounts_below_a_slave_appears_after_a_restore(bench: &Bench) -> 
     ensure!(sees(&again, "late")?, "it doesn't appear");
     again.end()?;
     unmount(bench, &source)
+}
+
+fn a_slave_whose_source_tells_nothing_any_more_is_named(bench: &Bench) -> Outcome {
+    let (source, private) = (shared_source(bench)?, bench.fresh_folder("private")?);
+    let task = propagating(bench, &source, "rslave").start()?;
+    let image = task.end_as_image()?;
+    let (again, answer) = propagating_again(&task, &image, &private).try_create()?;
+    answer?;
+    let text = refused(again.start(), &[])?;
+    ensure!(text.contains("propagation") && text.contains("rprivate"), "it says {text}");
+    again.delete()?;
+    let again = task.again_from(&image).start()?;
+    again.stdout().wait_for_counting(3)?;
+    again.end()?;
+    unmount(bench, &source)
+}
+
+fn propagating_again<'b>(task: &Task<'b>, image: &Path, source: &Path) -> Blueprint<'b> {
+    with(task.again_from(image), vec![bind(source, "/data", &["rslave"])])
 }
 
 fn what_the_host_mounts_below_a_private_mount_never_appears(bench: &Bench) -> Outcome {
