@@ -235,7 +235,7 @@ impl Attempt<'_> {
         if let Err(error) = seal::keep_unread(folder, self.container.process.pid()) {
             tracing::warn!(%error, "what the container hasn't read of its input isn't in the checkpoint");
         }
-        let network = self.locked_network();
+        let network = unlock::Network::locked(self.container, &self.options, &self.request.policy);
         let call = CriuCall {
             version: &self.version,
             image: folder,
@@ -250,7 +250,8 @@ impl Attempt<'_> {
         };
         let dumped = calls.beside(subject.runtime.checkpoint(&call, !self.request.exit)).await;
         if let Some(network) = network {
-            self.unlock(&network, dumped.is_ok()).await;
+            let stopped = dumped.is_ok().then_some(self.request.exit);
+            network.after_dump(stopped, self.container, &work.join(DUMP_LOG)).await;
         }
         if freezes || (dumped.is_ok() && self.request.exit) {
             self.container.thaw().await;
@@ -265,30 +266,6 @@ impl Attempt<'_> {
             return Err(error.into());
         }
         Err(explain(error, work.join(DUMP_LOG)).await.map_or_else(Error::Runtime, Error::Criu))
-    }
-
-    /// What CRIU locks while it dumps connections.
-    fn locked_network(&self) -> Option<unlock::Network> {
-        let Container { subject, process, .. } = self.container;
-        let is_locked =
-            self.options.tcp_established && self.request.policy.network_lock() != Some(NetworkLock::Skip);
-        if !is_locked {
-            return None;
-        }
-        unlock::Network::of(process.pid(), &subject.spec.sharing("network"))
-    }
-
-    async fn unlock(&self, network: &unlock::Network, dumped: bool) {
-        let Container { subject, cgroup, .. } = self.container;
-        let runs_on = dumped && !self.request.exit;
-        if runs_on || (dumped && network.waits_for_restore()) {
-            return;
-        }
-        network.open(subject.runtime.reaper, &self.work.join(DUMP_LOG)).await;
-        if !dumped {
-            let processes = cgroup.processes().unwrap_or_default();
-            aside(move || unlock::let_connections_go_on(&processes)).await;
-        }
     }
 
     /// The image is complete; the container runs again, or dies as it was meant to.

@@ -2,6 +2,7 @@
 //! little we need to know of its image files.
 
 pub mod config;
+pub mod connections;
 pub mod devices;
 mod fields;
 pub mod hierarchies;

@@ -9,9 +9,11 @@
 
 mod adapt;
 mod cgroup;
+mod fit;
 pub mod guard;
 pub mod held;
 mod leftovers;
+mod lock;
 mod spec_hooks;
 mod view;
 
@@ -27,7 +29,6 @@ use crate::bundle::{self, Sharing};
 use crate::checkpoint;
 use crate::checkpoint::image::{self, Image};
 use crate::checkpoint::injected::has_hooks;
-use crate::checkpoint::manifest::{Manifest, Network as NetworkKind};
 use crate::container::{Live, Subject, claim_cgroup, remove_unfinished};
 use crate::criu::config::Config;
 use crate::criu::log::Failure;
@@ -128,7 +129,7 @@ pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Res
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
     let sharing = subject.spec.sharing("network");
     if let Some(manifest) = &image.manifest {
-        check_fit(manifest, &version, &sharing)?;
+        fit::check(manifest, &version, &sharing)?;
     }
     let hooks = Hooks::new(&policy, &image.path);
     // Before the mounts are looked for: it may be a hook that provides them.
@@ -238,7 +239,14 @@ impl Attempt {
             deadline: if hold.is_some() { held::LONGEST } else { self.deadline() },
             abort: &self.abort,
         };
+        let lock = lock::close(self).await;
         let result = calls.beside(self.restore(&call, terminal)).await;
+        if let Some(lock) = lock {
+            lock.open().await;
+        }
+        if result.is_err() {
+            lock::open_all(self).await;
+        }
         self.hand_on_log(&work);
         if result.is_err() {
             let work = work.to_owned();
@@ -366,23 +374,6 @@ impl Attempt {
             tracing::debug!(%error, folder = %wanted.display(), "no restore log for the client");
         }
     }
-}
-
-fn check_fit(manifest: &Manifest, version: &Version, sharing: &Sharing) -> Result<(), Error> {
-    let ours = version.flavour.name();
-    if manifest.runtime.name != ours {
-        return Err(Error::OtherRuntime { theirs: manifest.runtime.name.clone(), ours });
-    }
-    let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
-    if manifest.architecture != machine {
-        return Err(Error::OtherArchitecture { theirs: manifest.architecture.clone(), ours: machine });
-    }
-    let own = |kind| if kind == NetworkKind::Host { "the host's network" } else { "a network of its own" };
-    let (theirs, ours) = (own(manifest.network), own(NetworkKind::from(sharing)));
-    if theirs != ours {
-        return Err(Error::OtherNetwork { theirs, ours });
-    }
-    Ok(())
 }
 
 impl Network {

@@ -5,6 +5,7 @@ mod command;
 mod error;
 pub mod hook;
 mod orphan;
+mod widow;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

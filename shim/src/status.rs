@@ -74,7 +74,7 @@ fn of_runtime(error: &runtime::Error) -> Code {
         runtime::Error::Failed { cause: Cause::AlreadyExists, .. } => Code::ALREADY_EXISTS,
         runtime::Error::Failed { .. } => Code::UNKNOWN,
         runtime::Error::TimedOut { .. } => Code::DEADLINE_EXCEEDED,
-        runtime::Error::Aborted { .. } => Code::ABORTED,
+        runtime::Error::Aborted { .. } | runtime::Error::CriuDied { .. } => Code::ABORTED,
         runtime::Error::Spawn { .. } | runtime::Error::PidFile { .. } | runtime::Error::Files { .. } => {
             Code::INTERNAL
         }

@@ -3,7 +3,6 @@
 //! network that others share that would shut them off for as long as nobody restores it.
 
 use std::fs::{self, File};
-use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::Command;
@@ -12,25 +11,17 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt::TcpRepair};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use super::Container;
 use crate::bundle::Sharing;
-use crate::criu::log::{self, Rule};
+use crate::criu::Options;
+use crate::criu::connections::{self, Rule};
+use crate::criu::log;
 use crate::operation::aside;
+use crate::policy::{NetworkLock, Policy};
 use crate::reaper::Reaper;
 use crate::runtime::hook;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// For packets of CRIU's own, from its include/soccr.h.
-const MARK: &str = "0xC114";
-/// All of it, in a namespace in which nobody else uses CRIU at this moment.
-const OPEN_ALL: &str = "for tables in iptables ip6tables; do
-    command -v $tables >/dev/null || continue
-    for chain in INPUT OUTPUT; do while $tables -w -D $chain -j CRIU; do :; done; done
-    if $tables -w -F CRIU; then $tables -w -X CRIU; fi
-done 2>/dev/null
-! command -v nft >/dev/null || nft list tables | while read -r word family name; do
-    case $name in CRIU-*) nft delete table $family $name;; esac
-done";
-
 /// A network namespace that may be locked; opened before the container can end.
 pub(super) struct Network {
     namespace: File,
@@ -39,25 +30,37 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn of(pid: u32, sharing: &Sharing) -> Option<Network> {
-        let namespace = File::open(format!("/proc/{pid}/ns/net")).ok()?;
-        let (is_hosts, is_own) = (*sharing == Sharing::Host, *sharing == Sharing::Private);
-        Some(Network { namespace, is_hosts, is_own })
+    /// If CRIU locks it while it dumps connections.
+    pub(super) fn locked(container: &Container<'_>, options: &Options, policy: &Policy) -> Option<Network> {
+        if !options.tcp_established || policy.network_lock() == Some(NetworkLock::Skip) {
+            return None;
+        }
+        let sharing = container.subject.spec.sharing("network");
+        let namespace = File::open(format!("/proc/{}/ns/net", container.process.pid())).ok()?;
+        Some(Network { namespace, is_hosts: sharing == Sharing::Host, is_own: sharing == Sharing::Private })
     }
 
-    /// Whether the lock has to stay until its container is back: nobody else is shut off, and
-    /// connections break if their other ends are answered meanwhile.
-    pub(super) fn waits_for_restore(&self) -> bool {
-        self.is_own
+    /// A dump that succeeded has stopped the container or not.
+    pub(super) async fn after_dump(&self, stopped: Option<bool>, container: &Container<'_>, log: &Path) {
+        match stopped {
+            // CRIU has opened it.
+            Some(false) => return,
+            // Nobody else is shut off, and connections break if their other ends are answered
+            // before the container is back.
+            Some(true) if self.is_own => return,
+            Some(true) | None => self.open(container.subject.runtime.reaper, log).await,
+        }
+        if stopped.is_none() {
+            let processes = container.cgroup.processes().unwrap_or_default();
+            aside(move || let_connections_go_on(&processes)).await;
+        }
     }
 
     /// Removes what the dump with this log has put there.
-    pub(super) async fn open(&self, reaper: Reaper, log: &Path) {
+    async fn open(&self, reaper: Reaper, log: &Path) {
         if !self.is_hosts {
-            let place = format!("--net=/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd());
-            let mut enter = Command::new("nsenter");
-            enter.args([&place, "sh", "-c", OPEN_ALL]);
-            return run(reaper, enter).await;
+            let place = format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd());
+            return run(reaper, connections::opening(&place)).await;
         }
         let log = log.to_owned();
         let locks = aside(move || log::locks(&log)).await;
@@ -73,14 +76,8 @@ impl Network {
 }
 
 fn removal(rule: &Rule) -> Command {
-    let Rule { chain, source, destination } = rule;
-    let mut remove = Command::new(if matches!(source.0, IpAddr::V4(_)) { "iptables" } else { "ip6tables" });
-    remove.args(["-w", "-t", "filter", "-D", chain, "--protocol", "tcp"]);
-    remove.args(["-m", "mark", "!", "--mark", MARK]);
-    for (address, port, end) in [("--source", "--sport", source), ("--destination", "--dport", destination)] {
-        remove.args([address, &end.0.to_string(), port, &end.1.to_string()]);
-    }
-    remove.args(["-j", "DROP"]);
+    let mut remove = Command::new(if rule.is_v4() { "iptables" } else { "ip6tables" });
+    remove.args(["-w", "-D"]).args(rule.words().split(' '));
     remove
 }
 
@@ -93,8 +90,8 @@ async fn run(reaper: Reaper, command: Command) {
 }
 
 /// Connections that CRIU was reading when it died neither send nor receive until somebody
-/// tells them to.
-pub(super) fn let_connections_go_on(processes: &[u32]) {
+/// tells them to. What programs tried meanwhile has failed; a CRIU that dies lets them run.
+fn let_connections_go_on(processes: &[u32]) {
     for &pid in processes {
         // Processes and descriptors come and go.
         let Some(pid) = Pid::from_raw(pid.cast_signed()) else { continue };

@@ -143,15 +143,34 @@ fn first<M: Message + Default>(path: &Path, magic: u32) -> io::Result<M> {
     read().map_err(|problem| io::Error::new(problem.kind(), format!("{name}: {problem}")))
 }
 
+/// All messages of a file, of one kind each.
+pub(super) fn all<M: Message + Default>(path: &Path, magic: u32) -> io::Result<Vec<M>> {
+    let bytes = read_small(path)?;
+    let mut rest = messages(&bytes, magic)?;
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let (body, after) = next(rest)?;
+        all.push(M::decode(body).map_err(|error| bad(&error.to_string()))?);
+        rest = after;
+    }
+    Ok(all)
+}
+
 /// The first message of a file with the given magic.
 fn body(bytes: &[u8], magic: u32) -> io::Result<&[u8]> {
-    let word =
-        |at: usize| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
-    if word(0) != Some(COMMON) || word(4) != Some(magic) {
-        return Err(bad("not a CRIU image file of the expected kind"));
-    }
-    let length = word(8).ok_or_else(|| bad("it is cut short"))? as usize;
-    bytes.get(12..12 + length).ok_or_else(|| bad("it is cut short"))
+    Ok(next(messages(bytes, magic)?)?.0)
+}
+
+fn messages(bytes: &[u8], magic: u32) -> io::Result<&[u8]> {
+    let head = [COMMON.to_le_bytes(), magic.to_le_bytes()].concat();
+    bytes.strip_prefix(&*head).ok_or_else(|| bad("not a CRIU image file of the expected kind"))
+}
+
+/// A message after its length, and what follows.
+fn next(bytes: &[u8]) -> io::Result<(&[u8], &[u8])> {
+    let short = || bad("it is cut short");
+    let (length, rest) = bytes.split_first_chunk().ok_or_else(short)?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)
 }
 
 fn bad(problem: &str) -> io::Error {
@@ -159,7 +178,7 @@ fn bad(problem: &str) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn write(folder: &Path, name: &str, magic: u32, message: &[u8]) {
@@ -167,6 +186,15 @@ mod tests {
         let bytes =
             [&COMMON.to_le_bytes()[..], &magic.to_le_bytes(), &length.to_le_bytes(), message].concat();
         std::fs::write(folder.join(name), bytes).unwrap();
+    }
+
+    pub(crate) fn write_all(path: &Path, magic: u32, messages: &[impl Message]) {
+        let mut bytes = [COMMON.to_le_bytes(), magic.to_le_bytes()].concat();
+        for message in messages.iter().map(Message::encode_to_vec) {
+            bytes.extend(u32::try_from(message.len()).unwrap().to_le_bytes());
+            bytes.extend(message);
+        }
+        std::fs::write(path, bytes).unwrap();
     }
 
     #[test]

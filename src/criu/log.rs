@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use causes::Cause;
 use line::Line;
-pub use locks::{Locks, Rule};
+pub use locks::Locks;
 
 use crate::message::{self, cut, shown};
 use crate::runtime;

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::error::{Cause, last_words};
 use super::orphan::Orphan;
+use super::widow;
 use super::{Error, Runtime};
 use crate::hooks;
 use crate::reaper::{Exit, Process, Reaper};
@@ -225,7 +226,7 @@ impl<'a> Call<'a> {
     }
 
     async fn wait(self, process: &Process) -> Result<Exit, Error> {
-        let Call { verb, deadline: after, grace, .. } = self;
+        let Call { verb, deadline: after, grace, has_criu, .. } = self;
         let abort = self.abort.clone();
         // Our copies of the container's ends must not keep its pipes open.
         drop(self);
@@ -235,6 +236,7 @@ impl<'a> Call<'a> {
                 Err(_) => Error::TimedOut { verb, after },
             },
             () = abort.aborted() => Error::Aborted { verb },
+            () = widow::found(process.pid()), if has_criu => Error::CriuDied { verb },
         };
         kill_group(process, grace).await;
         Err(error)

@@ -17,6 +17,8 @@ pub enum Error {
     TimedOut { verb: &'static str, after: Duration },
     #[error("OCI runtime {verb} was given up because the container was killed")]
     Aborted { verb: &'static str },
+    #[error("OCI runtime {verb} was ended because CRIU, which did its work, was killed: try again")]
+    CriuDied { verb: &'static str },
     #[error("OCI runtime left no usable pid file {}: {source}", path.display())]
     PidFile { path: PathBuf, source: io::Error },
     #[error("cannot hand files to OCI runtime {verb}: {source}")]

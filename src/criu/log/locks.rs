@@ -1,9 +1,9 @@
 //! Which connections a dump has locked one by one, as it does in the host's network.
 
 use std::io::BufRead;
-use std::net::IpAddr;
 
 use super::line::next;
+use crate::criu::connections::Rule;
 
 /// What has to be undone if CRIU can't do it any more.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -11,14 +11,6 @@ pub struct Locks {
     pub rules: Vec<Rule>,
     /// Of nftables.
     pub table: Option<String>,
-}
-
-/// One of iptables.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    pub chain: &'static str,
-    pub source: (IpAddr, u16),
-    pub destination: (IpAddr, u16),
 }
 
 /// Containers choose names that are in the log, too: only what has exactly the form that

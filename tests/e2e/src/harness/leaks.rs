@@ -139,13 +139,22 @@ fn without_counts(line: &str) -> String {
     kept.join(" ")
 }
 
+/// What is there around rules as soon as iptables has been asked for anything.
+fn is_frame(line: &str) -> bool {
+    let (line, _) = line.rsplit_once(' ').unwrap_or((line, ""));
+    ["", "}", "COMMIT"].contains(&line)
+        || ["INPUT", "FORWARD", "OUTPUT"]
+            .iter()
+            .any(|chain| line == format!(":{chain} ACCEPT") || line == format!("chain {chain} {{"))
+}
+
 /// Folders that outlive every container, whichever shim made them.
 fn is_usual(trace: &str) -> bool {
     if let Some(rule) = trace.strip_prefix("firewall rule ") {
         // A table and a chain that have nothing in them: Docker 28 leaves those.
         let accepts = rule.starts_with("type ") && rule.contains("policy accept;");
         let is_empty = accepts || rule.starts_with("table ") || rule.starts_with('*');
-        return is_empty && !rule.contains("CRIU");
+        return (is_empty && !rule.contains("CRIU")) || is_frame(rule);
     }
     if trace.starts_with("mount /run/docker/netns/default ") {
         // The host's network, which dockerd keeps once a container has used it.

@@ -27,9 +27,8 @@ enum Network<'a> {
 }
 
 impl Network<'_> {
-    /// A container with data on its way at any time.
-    fn run<'b>(&self, bench: &'b Bench, lock: &str) -> Outcome<Task<'b>> {
-        let plan = bench.guest(&["stream"]).annotation("cryo.tcp", "established");
+    fn run<'b>(&self, bench: &'b Bench, guest: &str, lock: &str) -> Outcome<Task<'b>> {
+        let plan = bench.guest(&[guest]).annotation("cryo.tcp", "established");
         let plan = plan.annotation("cryo.network-lock", lock).annotation("cryo.hooks", "hold");
         let task = match self {
             Network::Own => plan,
@@ -76,11 +75,11 @@ fn hold_at(bench: &Bench, stage: &str) -> Outcome<PathBuf> {
     Ok(here)
 }
 
-/// CRIU is killed in the middle of a checkpoint; connections go on as if nothing had been.
+/// CRIU is killed in the middle of a checkpoint; the connection can be used as before.
 fn criu_is_killed(bench: &Bench, network: &Network<'_>) -> Outcome {
     for lock in LOCKS {
         let here = hold_at(bench, "post-dump")?;
-        let task = network.run(bench, lock)?;
+        let task = network.run(bench, "connected", lock)?;
         let victim = Victim::expected(bench)?;
         let checkpoint = Checkpoint::into_folder(&bench.fresh_folder("image")?)
             .work_folder(&bench.fresh_folder("criu")?)
@@ -96,7 +95,7 @@ fn criu_is_killed(bench: &Bench, network: &Network<'_>) -> Outcome {
             Ok(())
         })?;
         network.is_open(bench, &task).during(|| lock.to_owned())?;
-        task.asks(1, "flows").during(|| lock.to_owned())?;
+        task.asks(1, "passed").during(|| lock.to_owned())?;
         task.end()?;
     }
     Ok(())
@@ -120,7 +119,7 @@ fn a_killed_criu_leaves_no_lock_on_a_shared_network(bench: &Bench) -> Outcome {
 fn a_task_is_stopped(bench: &Bench, network: &Network<'_>) -> Outcome {
     hold_nowhere(bench)?;
     for lock in LOCKS {
-        let task = network.run(bench, lock)?;
+        let task = network.run(bench, "stream", lock)?;
         let image = task.end_as_image()?;
         network.is_open(bench, &task).during(|| lock.to_owned())?;
         let again = task.again_from(&image).start()?;
@@ -146,9 +145,9 @@ fn a_failed_restore_leaves_a_shared_network_alone(bench: &Bench) -> Outcome {
     let network = Network::Shared(&path);
     for lock in LOCKS {
         hold_nowhere(bench)?;
-        let task = network.run(bench, lock)?;
+        let task = network.run(bench, "stream", lock)?;
         let image = task.end_as_image()?;
-        let neighbour = network.run(bench, lock)?;
+        let neighbour = network.run(bench, "stream", lock)?;
         for stage in ["setup-namespaces", "post-restore"] {
             let here = hold_at(bench, stage)?;
             let again = task.again_from(&image).create()?;
