@@ -242,6 +242,7 @@ impl Attempt<'_> {
             work,
             options: &self.options,
             config: Some(&config),
+            link_remap: self.remaps_links(),
             hold: None,
             hooks: asks.as_deref(),
             hostname: None,
@@ -291,6 +292,12 @@ impl Attempt<'_> {
         }
     }
 
+    /// Of files that were deleted under one of their names. CRIU removes the names it gives
+    /// them if the container runs on, and the image would lack them.
+    fn remaps_links(&self) -> bool {
+        self.request.exit && self.request.policy.remaps_links()
+    }
+
     fn config(&self, has_hooks: bool) -> Config {
         let policy = &self.request.policy;
         let mut config = Config::new(policy);
@@ -298,12 +305,8 @@ impl Attempt<'_> {
             // Called back before the kill; see `seal::from_criu`.
             config = config.set("action-script", criu::our_script());
         }
-        if self.request.exit {
-            // Files that were deleted under one of their names. CRIU removes the names
-            // it gives them if the container runs on, and the image would lack them.
-            if policy.remaps_links() {
-                config = config.flag("link-remap");
-            }
+        if self.remaps_links() {
+            config = config.flag("link-remap");
         }
         // Connections that nobody has accepted yet; their other ends try again.
         config = config.flag("skip-in-flight");

@@ -233,6 +233,7 @@ impl Attempt {
             work: &work,
             options: &options,
             config: Some(&config),
+            link_remap: false,
             hold,
             hooks: asks.as_deref(),
             hostname: self.new_name(),

@@ -71,6 +71,8 @@ pub struct CriuCall<'a> {
     pub options: &'a criu::Options,
     /// Settings that have no flag.
     pub config: Option<&'a Path>,
+    /// CRIU may give deleted files a name.
+    pub link_remap: bool,
     /// Where our binary stops a restore until it is let go on.
     pub hold: Option<&'a Path>,
     /// Where our binary asks for the node's hooks.
@@ -86,6 +88,12 @@ impl Version {
     /// a configuration of ours says nothing then.
     fn decides_on_tcp_close(&self) -> bool {
         self.flavour == Flavour::Crun && self.number().is_some_and(|number| number >= (1, 23))
+    }
+
+    /// runc tells CRIU what to do with connections that nobody has accepted, and with files
+    /// that have lost a name, since it has flags for that, 1.3.
+    fn decides_on_leftovers(&self) -> bool {
+        self.flavour == Flavour::Runc && self.number().is_some_and(|number| number >= (1, 3))
     }
 
     fn number(&self) -> Option<(u32, u32)> {
@@ -199,7 +207,12 @@ impl Runtime {
     }
 
     pub async fn checkpoint(&self, call: &CriuCall<'_>, leave_running: bool) -> Result<(), Error> {
-        let mut command = self.with_criu("checkpoint", call).flag("--leave-running", leave_running);
+        let decides = call.version.decides_on_leftovers();
+        let mut command = self
+            .with_criu("checkpoint", call)
+            .flag("--leave-running", leave_running)
+            .flag("--tcp-skip-in-flight", decides)
+            .flag("--link-remap", decides && call.link_remap);
         if call.version.flavour == Flavour::Runc {
             for namespace in &call.options.empty_namespaces {
                 command = command.arg("--empty-ns").arg(namespace);
@@ -335,5 +348,17 @@ mod tests {
             assert!(!decides(Flavour::Crun, text), "{text}");
         }
         assert!(!decides(Flavour::Runc, "runc version 1.23.0"));
+    }
+
+    #[test]
+    fn runc_decides_on_what_is_left_over_since_it_has_flags_for_it() {
+        let decides = |flavour, text: &str| Version { flavour, text: text.to_owned() }.decides_on_leftovers();
+        for text in ["runc version 1.3.0", "runc version 1.3.6+ds1", "runc version 1.4.0-rc.1"] {
+            assert!(decides(Flavour::Runc, text), "{text}");
+        }
+        for text in ["runc version 1.1.15+ds1", "runc version 1.2.9", "runc"] {
+            assert!(!decides(Flavour::Runc, text), "{text}");
+        }
+        assert!(!decides(Flavour::Crun, "crun version 1.28"));
     }
 }
