@@ -4,7 +4,7 @@
 //! The files are those the stock shim leaves, so that its `delete` can clean up after
 //! ours and ours after its.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -63,6 +63,8 @@ pub struct SpecProcess {
 pub struct SpecLinux {
     pub cgroups_path: String,
     pub namespaces: Vec<Namespace>,
+    /// By name, as sysctl(8) writes them.
+    pub sysctl: BTreeMap<String, String>,
     pub devices: Vec<Device>,
     pub masked_paths: Vec<PathBuf>,
     pub readonly_paths: Vec<PathBuf>,

@@ -15,6 +15,7 @@ pub mod held;
 mod leftovers;
 mod lock;
 mod spec_hooks;
+mod sysctls;
 mod view;
 
 use std::fs;
@@ -93,6 +94,8 @@ pub enum Error {
     OtherNetwork { theirs: &'static str, ours: &'static str },
     #[error("cannot make a network namespace for the restore: {0}")]
     Anchor(io::Error),
+    #[error("cannot restore: {0}")]
+    Sysctl(#[from] sysctls::Refused),
     #[error("cannot prepare the image for CRIU: {0}")]
     View(io::Error),
     #[error("cannot restore: {0}")]
@@ -159,7 +162,12 @@ pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Res
     };
     let anchor = anchor::start(subject.runtime.reaper, kind).await.map_err(Error::Anchor)?;
     attempt.anchor = anchor.pid();
-    attempt.network = if private { Some(Network::of(&anchor)?) } else { None };
+    if private {
+        let (network, settings) = (Network::of(&anchor)?, attempt.subject.clone());
+        let its = network.0.try_clone().map_err(Error::Anchor)?;
+        aside(move || sysctls::apply(&settings.spec.linux.sysctl, its)).await?;
+        attempt.network = Some(network);
+    }
     Ok(Prepared { anchor, abort: attempt.abort.clone(), how: How::Anchored(Box::new(attempt)) })
 }
 

@@ -17,8 +17,8 @@ use tokio::net::UnixStream;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
-use super::{Attempt, Error, How, Prepared, Restored, spec_hooks};
-use crate::bundle::Socket;
+use super::{Attempt, Error, How, Prepared, Restored, guard, spec_hooks, sysctls};
+use crate::bundle::{Socket, Spec};
 use crate::container::{Subject, remove_unfinished};
 use crate::criu;
 use crate::runtime::{Abort, Flavour};
@@ -130,6 +130,10 @@ pub fn stand_still(action: &str, socket: &Path) -> io::Result<()> {
     let network = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
     move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
     sys::loopback_up()?;
+    if let Some(bundle) = std::env::var_os(guard::BUNDLE_VARIABLE) {
+        let spec = Spec::read(Path::new(&bundle)).map_err(io::Error::other)?;
+        sysctls::apply_here(&spec.linux.sysctl).map_err(io::Error::other)?;
+    }
     let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
     stream.write_all(&pid.to_be_bytes())?;
     stream.read_exact(&mut [0])
