@@ -165,6 +165,12 @@ impl Spec {
     }
 }
 
+/// Whether its runtime is crun, going by the name of the binary; runc needn't be named.
+pub fn has_crun(bundle: &Path) -> bool {
+    let name = fs::read_to_string(bundle.join(RUNTIME)).unwrap_or_default();
+    Path::new(name.trim()).file_name().is_some_and(|name| name.to_string_lossy().starts_with("crun"))
+}
+
 /// How the first process ended, as kept in the bundle.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct ExitRecord {

@@ -119,6 +119,7 @@ async fn take_if_possible(
     let options = in_force(&request.options, container);
     let (spec, cgroup, pid) = (subject.spec.clone(), container.cgroup.clone(), container.process.pid());
     let mut look = Look::new(pid, Vec::new(), options.clone()).under(&request.policy, request.exit);
+    look.one_network = version.flavour == Flavour::Runc;
     look.image = Some(request.image.clone());
     let judged = aside(move || {
         let injected = injected::of_container(pid, &spec);

@@ -14,6 +14,7 @@ mod processes;
 mod sockets;
 mod space;
 mod unix;
+mod watches;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ pub struct Look {
     /// CRIU may leave names in its file system, as it does if the container is to be stopped.
     pub link_remap: bool,
     pub refuses_execs: bool,
+    /// The runtime tells CRIU to leave the network out, which then knows no second one.
+    pub one_network: bool,
     /// The largest deleted file that CRIU takes along.
     pub ghost_limit: u64,
     /// Where plugins of CRIU's may be that know more files than we do.
@@ -58,6 +61,7 @@ impl Look {
             options,
             link_remap: config::may_be_set_here("link-remap"),
             refuses_execs: false,
+            one_network: false,
             ghost_limit: Policy::default().ghost_limit(),
             plugins: None,
             bound: None,
@@ -85,6 +89,7 @@ impl Look {
                 What::GhostFile => config::may_be_set_here("ghost-limit"),
                 What::FileLock => config::may_be_set_here("file-locks"),
                 What::ExternalUnixSocket => config::may_be_set_here("ext-unix-sk"),
+                What::Watch => config::may_be_set_here("irmap-scan-path"),
                 _ => false,
             };
             finding.blocks = !excused;
@@ -130,7 +135,7 @@ impl Survey {
         let init = container.init;
         let family = process::family(init, &container.pids);
         let mut found = processes::unstoppable(init, &family);
-        found.extend(processes::elsewhere(init, &family));
+        found.extend(processes::elsewhere(init, &family, container.one_network));
         let mut held = Held::default();
         for process in &family {
             found.extend(files::of(process, container, &mut held));

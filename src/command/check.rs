@@ -59,6 +59,7 @@ fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
     let mut container = container.under(&policy, policy.exits_after_checkpoint(&namespace));
     container.refuses_execs = policy.refuses_execs();
     container.bound = Some(injected::points(&spec, &injected::of_container(pid, &spec)));
+    container.one_network = !bundle::has_crun(&bundle);
     // Others are told a folder, which nobody knows yet.
     container.image = (namespace == DOCKER).then(|| UNPACKED.into());
     let findings = look(&mut container, || cgroup.processes().unwrap_or_default());

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, readlinkat, statx};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, fstatfs, openat, readlinkat, statx};
 
 use super::process::Process;
 use super::sockets::Held;
-use super::{Finding, Look, What};
+use super::{Finding, Look, What, watches};
 
 /// Files of the kernel without a place in a file system that CRIU can save. Whether it
 /// knows the last two depends on its version and on how it was built.
@@ -19,6 +19,9 @@ const MISCELLANEOUS: u32 = 10;
 /// Of the miscellaneous ones CRIU knows tun and autofs.
 const TUN: u32 = 200;
 const AUTOFS: u32 = 235;
+const TUN_PATH: &str = "/dev/net/tun";
+/// As <linux/magic.h> has it.
+const MESSAGE_QUEUES: rustix::fs::FsWord = 0x1980_0202;
 /// stat counts in these, whatever the file system does.
 const BLOCK_BYTES: u64 = 512;
 
@@ -38,6 +41,15 @@ pub(super) fn of(process: &Process, container: &Look, held: &mut Held) -> Vec<Fi
         } else if process.inside {
             let place = || format!("fd {number}");
             let judged = judge(&target, &folder, Path::new(&name), container);
+            found.extend(watches::lost(process, number, &target, container));
+            if target == TUN_PATH && has_interface(process.pid, number) {
+                let place = format!("fd {number}, {target} with an interface");
+                found.push(Finding::new(What::Device, process, place, true));
+            }
+            if target.starts_with("pipe:[") && keeps_packets(process.pid, number) {
+                let place = format!("fd {number}, a pipe in packet mode");
+                found.push(Finding::new(What::UnsupportedFile, process, place, true));
+            }
             found.extend(judged.map(|(what, blocks)| {
                 let place = if target.starts_with('/') { format!("fd {number}, {target}") } else { place() };
                 Finding::new(what, process, place, blocks)
@@ -57,6 +69,9 @@ fn judge(target: &str, folder: &fs::File, name: &Path, container: &Look) -> Opti
     if !target.starts_with('/') || target.starts_with("/memfd:") {
         return None;
     }
+    if is_message_queue(target, folder, name) {
+        return Some((What::MessageQueue, true));
+    }
     let status = look_at(folder, name)?;
     if let Some(what) = device(target, &status) {
         return Some(what);
@@ -69,6 +84,30 @@ fn judge(target: &str, folder: &fs::File, name: &Path, container: &Look) -> Opti
         let lost = is_deleted && status.stx_nlink > 0 && !has_name(target, &status, container.init);
         (lost && !container.link_remap).then_some((What::DeletedName, true))
     })
+}
+
+/// A POSIX message queue, whose name is in no folder of the container's.
+fn is_message_queue(target: &str, folder: &fs::File, name: &Path) -> bool {
+    // Few other files lie in the root, and each look costs.
+    target.rfind('/') == Some(0)
+        && openat(folder, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .and_then(fstatfs)
+            .is_ok_and(|found| found.f_type == MESSAGE_QUEUES)
+}
+
+/// Interfaces aren't in an image: whoever restores it brings the network.
+fn has_interface(pid: u32, number: i32) -> bool {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+    let interface = info.lines().find_map(|line| line.strip_prefix("iff:"));
+    interface.is_some_and(|name| !name.trim().is_empty())
+}
+
+/// Whether a pipe keeps apart what was written apart (O_DIRECT).
+fn keeps_packets(pid: u32, number: i32) -> bool {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & OFlags::DIRECT.bits() != 0)
 }
 
 /// Whether a file is called so after all, or has its name again.
@@ -199,6 +238,19 @@ mod tests {
         file.lock().unwrap();
         assert_eq!(about(&found(|_| {}), &file), []);
         assert_eq!(about(&found(|look| look.options.file_locks = false), &file), [(What::FileLock, true)]);
+    }
+
+    #[test]
+    fn a_pipe_blocks_if_it_keeps_packets_apart() {
+        let (plain, _write) = std::io::pipe().unwrap();
+        let flags = rustix::pipe::PipeFlags::DIRECT | rustix::pipe::PipeFlags::CLOEXEC;
+        // The kernel notes it at the end that is written to.
+        let (_read, packets) = rustix::pipe::pipe_with(flags).unwrap();
+        let found = found(|_| {});
+        assert_eq!(
+            (about(&found, &plain), about(&found, &packets)),
+            (vec![], vec![(What::UnsupportedFile, true)])
+        );
     }
 
     #[test]

@@ -25,16 +25,20 @@ pub enum What {
     IoUring,
     LostLeader,
     LostSession,
+    MessageQueue,
     NestedNamespace,
     NoSpace,
     OutOfTime,
     SeccompNotify,
+    SecretMemory,
     Stopped,
     TcpConnection,
     Traced,
+    UnreadMessages,
     UnsupportedFile,
     UnsupportedMount,
     UnsupportedSocket,
+    Watch,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -87,16 +91,20 @@ impl What {
             What::IoUring => "uses io_uring",
             What::LostLeader => "has lost its first thread",
             What::LostSession => "belongs to a session",
+            What::MessageQueue => "has a POSIX message queue",
             What::NestedNamespace => "has a namespace of its own",
             What::NoSpace => "has no space for its memory",
             What::OutOfTime => "was left behind by an exec into a restored container and could not come back",
             What::SeccompNotify => "decides about system calls of others",
+            What::SecretMemory => "has memory that is secret even to CRIU",
             What::Stopped => "is stopped",
             What::TcpConnection => "has an open TCP connection",
             What::Traced => "is being traced",
+            What::UnreadMessages => "has messages of the kernel that it hasn't read",
             What::UnsupportedFile => "uses a kind of file that CRIU can't save",
             What::UnsupportedMount => "has a mount that CRIU can't save",
             What::UnsupportedSocket => "uses a kind of socket that CRIU can't save",
+            What::Watch => "watches a file that CRIU can't find again",
         }
     }
 
@@ -115,20 +123,24 @@ impl What {
             What::IoUring => "switch io_uring off in its configuration",
             What::LostLeader => "restart the program",
             What::LostSession => "start it under setsid",
+            What::MessageQueue => "let it close the queue and remove it with mq_unlink",
             What::NestedNamespace => "end what has made the namespace, such as a sandbox",
             What::NoSpace => "make room, or choose another folder",
             What::OutOfTime => "end it, or use runc 1.2.7 or newer, or crun",
             What::SeccompNotify => "end it first",
+            What::SecretMemory => "turn off secret memory (memfd_secret) in the program",
             What::Stopped => "let it go on with SIGCONT",
             What::TcpConnection => {
                 "close it, or set the annotation cryo.tcp=established to keep it or cryo.tcp=close to close it at the restore"
             }
             What::Traced => "end the debugger or tracer",
+            What::UnreadMessages => "try again when it has read them",
             What::UnsupportedFile => "let it close the file",
             What::UnsupportedMount => {
                 "unmount it, or mount it outside and bind it in the container's configuration"
             }
             What::UnsupportedSocket => "let it close the socket",
+            What::Watch => "end the watch (tail -f has one), or let it watch a folder on a volume",
         }
     }
 }
@@ -162,7 +174,7 @@ fn shortened(place: &str) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [What; 21] = [
+    const ALL: [What; 25] = [
         What::Aio,
         What::DeletedName,
         What::Device,
@@ -174,16 +186,20 @@ mod tests {
         What::IoUring,
         What::LostLeader,
         What::LostSession,
+        What::MessageQueue,
         What::NestedNamespace,
         What::NoSpace,
         What::OutOfTime,
         What::SeccompNotify,
+        What::SecretMemory,
         What::Stopped,
         What::TcpConnection,
         What::Traced,
+        What::UnreadMessages,
         What::UnsupportedFile,
         What::UnsupportedMount,
         What::UnsupportedSocket,
+        What::Watch,
     ];
 
     fn finding(what: What, place: &str, blocks: bool) -> Finding {

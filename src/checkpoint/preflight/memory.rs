@@ -13,6 +13,7 @@ const SHARED: [&str; 4] = ["/memfd:", "/SYSV", "/dev/zero", "/anon_hugepage"];
 enum Mapped<'a> {
     Aio,
     IoUring,
+    Secret,
     /// At this range, from this path.
     File(&'a str, &'a str),
 }
@@ -26,6 +27,7 @@ pub(super) fn mapped(process: &Process, ghost_limit: u64) -> Vec<Finding> {
         let judged = match Mapped::parse(line) {
             Some(Mapped::Aio) => Some((What::Aio, false, "memory")),
             Some(Mapped::IoUring) => Some((What::IoUring, true, "memory")),
+            Some(Mapped::Secret) => Some((What::SecretMemory, true, "memory")),
             Some(Mapped::File(range, path)) => {
                 file(process.pid, range, path, ghost_limit).map(|(what, blocks)| (what, blocks, path))
             }
@@ -51,6 +53,9 @@ impl Mapped<'_> {
         if path.starts_with("/[aio]") {
             return Some(Mapped::Aio);
         }
+        if path.starts_with("/secretmem (deleted)") {
+            return Some(Mapped::Secret);
+        }
         let is_odd = path.starts_with("/dev/") || path.ends_with(" (deleted)");
         if !is_odd || SHARED.iter().any(|prefix| path.starts_with(prefix)) {
             return None;
@@ -70,6 +75,7 @@ mod tests {
             Mapped::parse(&format!("{range} rw-s 00000000 00:01 77   {path}")).map(|m| format!("{m:?}"))
         };
         assert_eq!(parse("/[aio] (deleted)").as_deref(), Some("Aio"));
+        assert_eq!(parse("/secretmem (deleted)").as_deref(), Some("Secret"));
         assert_eq!(parse("anon_inode:[io_uring]").as_deref(), Some("IoUring"));
         for odd in ["/dev/nvidia0", "/tmp/a b (deleted)", "/dev/shm/x (deleted)"] {
             assert_eq!(parse(odd), Some(format!("File({range:?}, {odd:?})")));

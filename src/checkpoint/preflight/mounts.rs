@@ -38,12 +38,23 @@ pub(super) fn look(first: &Process, container: &Look) -> Vec<Finding> {
     if namespace(&first.pid.to_string()) == namespace("self") {
         return Vec::new();
     }
-    strange(table::of(first.pid), bound)
-        .into_iter()
-        .map(|(point, kind)| {
-            Finding::new(What::UnsupportedMount, first, format!("{kind} at {}", point.display()), true)
-        })
-        .collect()
+    let mounts = table::of(first.pid);
+    let queues = queues(&mounts, bound, &PathBuf::from(format!("/proc/{}/root", first.pid)))
+        .map(|queue| Finding::new(What::MessageQueue, first, queue.display().to_string(), true));
+    let strange = strange(mounts, bound).into_iter().map(|(point, kind)| {
+        Finding::new(What::UnsupportedMount, first, format!("{kind} at {}", point.display()), true)
+    });
+    strange.chain(queues).collect()
+}
+
+/// The first POSIX message queue that somebody has made and not removed.
+fn queues(mounts: &[Entry], bound: &[PathBuf], root: &Path) -> Option<PathBuf> {
+    let made = |mount: &&Entry| mount.kind == "mqueue" && !bound.contains(&mount.point);
+    mounts.iter().filter(made).find_map(|mount| {
+        let folder = root.join(mount.point.strip_prefix("/").unwrap_or(&mount.point));
+        let queue = fs::read_dir(folder).ok()?.flatten().next()?;
+        Some(mount.point.join(queue.file_name()))
+    })
 }
 
 /// A part of a file system, as bind mounts show it, may belong to another mount that CRIU
@@ -80,6 +91,17 @@ mod tests {
         let found: Vec<_> =
             found.iter().map(|(point, kind)| (point.to_str().unwrap(), kind.as_str())).collect();
         assert_eq!(found, [("/mnt/a b", "fuse.sshfs"), ("/mnt/nfs", "nfs4"), ("/huge", "hugetlbfs")]);
+    }
+
+    #[test]
+    fn a_queue_of_messages_is_found_by_its_name() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("dev/mqueue")).unwrap();
+        let mounts = table::parse("508 502 0:63 / /dev/mqueue rw - mqueue mqueue rw\n");
+        assert_eq!(queues(&mounts, &[], root.path()), None);
+        fs::write(root.path().join("dev/mqueue/jobs"), "").unwrap();
+        assert_eq!(queues(&mounts, &[], root.path()), Some("/dev/mqueue/jobs".into()));
+        assert_eq!(queues(&mounts, &["/dev/mqueue".into()], root.path()), None);
     }
 
     #[test]

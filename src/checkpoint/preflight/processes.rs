@@ -10,6 +10,9 @@ use super::{Finding, What};
 /// of mounts and of networks.
 const SINGLE: [&str; 6] = ["pid", "user", "ipc", "uts", "cgroup", "time"];
 
+/// Threads may leave these by themselves.
+const OF_THREADS: [&str; 3] = ["net", "mnt", "uts"];
+
 /// A process of the container that could be dumped and never restored, if there is one: it
 /// lives in another time than the first process. A restored container has a time namespace of its own; runc before 1.2.7 doesn't
 /// put processes into it that are added by exec, and one of them may have left a child behind.
@@ -47,7 +50,7 @@ pub(super) fn unstoppable(init: u32, family: &[Process]) -> Vec<Finding> {
 }
 
 /// Who lives in namespaces, or in a session, that don't fit into an image.
-pub(super) fn elsewhere(init: u32, family: &[Process]) -> Vec<Finding> {
+pub(super) fn elsewhere(init: u32, family: &[Process], one_network: bool) -> Vec<Finding> {
     let of_first = SINGLE.map(|kind| namespace(init, kind));
     let ours = SINGLE.map(|kind| fs::read_link(format!("/proc/self/ns/{kind}")).ok());
     let [mounts, networks] = ["mnt", "net"].map(|kind| namespace(init, kind));
@@ -67,16 +70,37 @@ pub(super) fn elsewhere(init: u32, family: &[Process]) -> Vec<Finding> {
         if time.is_some() && childrens.is_some() && time != childrens {
             found.push(Finding::new(What::NestedNamespace, process, "time of its children".to_owned(), true));
         }
-        for (kind, first) in [("mnt", &mounts), ("net", &networks)] {
+        for (kind, first, blocks) in [("mnt", &mounts, false), ("net", &networks, one_network)] {
             if namespace(process.pid, kind) != *first {
-                found.push(Finding::new(What::NestedNamespace, process, kind.to_owned(), false));
+                found.push(Finding::new(What::NestedNamespace, process, kind.to_owned(), blocks));
             }
         }
+        found.extend(stray_thread(process));
         if process.session_is_outside && process.levels > 1 {
             found.push(Finding::new(What::LostSession, process, "from outside".to_owned(), true));
         }
     }
     found
+}
+
+/// A thread in another world than its process. CRIU takes all threads for one, and would
+/// restore it in the wrong place.
+fn stray_thread(process: &Process) -> Option<Finding> {
+    if process.threads < 2 {
+        return None;
+    }
+    let pid = process.pid;
+    let own = OF_THREADS.map(|kind| namespace(pid, kind));
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        for (kind, own) in OF_THREADS.iter().zip(&own) {
+            let its = fs::read_link(thread.path().join("ns").join(kind)).ok();
+            if its.is_some() && own.is_some() && its != *own {
+                let place = format!("{kind}, of thread {}", thread.file_name().display());
+                return Some(Finding::new(What::NestedNamespace, process, place, true));
+            }
+        }
+    }
+    None
 }
 
 /// Processes that were added later: they aren't part of an image.
@@ -141,9 +165,28 @@ mod tests {
     fn processes_of_one_world_are_no_finding() {
         let child = sleeper();
         let pid = child.id();
-        assert_eq!(elsewhere(pid, &family(pid, &[pid])), []);
+        assert_eq!(elsewhere(pid, &family(pid, &[pid]), true), []);
         assert_eq!(out_of_time(pid, &family(pid, &[pid])), None);
         end(child);
+    }
+
+    #[test]
+    fn a_thread_in_a_world_of_its_own_blocks() {
+        let (left, has_left) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            // Only root may, and only root runs the rest of these tests too.
+            left.send(crate::sys::leave_network().is_ok()).unwrap();
+            let _ = ends.recv();
+        });
+        let own = std::process::id();
+        if has_left.recv().unwrap() {
+            let found = stray_thread(&family(own, &[own])[0]).unwrap();
+            assert_eq!((found.what, found.blocks), (What::NestedNamespace, true));
+            assert!(found.place.starts_with("net, of thread "), "{}", found.place);
+        }
+        drop(end);
+        thread.join().unwrap();
     }
 
     #[test]

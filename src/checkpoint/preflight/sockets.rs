@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
@@ -74,7 +75,12 @@ pub(super) fn judge(
         }
         if let Some(connection) = open.get(&inode) {
             found.push(holder.finding(What::TcpConnection, &connection.to_string(), !allows_tcp));
-        } else if let Some(kind) = kind(holder).and_then(unsupported) {
+            continue;
+        }
+        let Some(socket) = borrow(holder.process.pid, holder.number) else { continue };
+        if has_unread_messages(&socket) {
+            found.push(holder.finding(What::UnreadMessages, "netlink", true));
+        } else if let Some(kind) = kind(&socket).and_then(unsupported) {
             let finding = holder.finding(What::UnsupportedSocket, &kind, true);
             let remedy = if kind == MPTCP { MPTCP_REMEDY } else { finding.remedy };
             found.push(Finding { remedy, ..finding });
@@ -88,13 +94,19 @@ type Kind = (AddressFamily, SocketType, Option<rustix::net::Protocol>);
 
 /// The kernel's tables list only sockets that are bound or connected, so the socket itself
 /// is asked.
-fn kind(holder: &Holder) -> Option<Kind> {
-    let socket = borrow(holder.process.pid, holder.number)?;
+fn kind(socket: &OwnedFd) -> Option<Kind> {
     Some((
-        sockopt::socket_domain(&socket).ok()?,
-        sockopt::socket_type(&socket).ok()?,
-        sockopt::socket_protocol(&socket).ok()?,
+        sockopt::socket_domain(socket).ok()?,
+        sockopt::socket_type(socket).ok()?,
+        sockopt::socket_protocol(socket).ok()?,
     ))
+}
+
+/// CRIU takes none along that are on their way from the kernel to a program.
+fn has_unread_messages(socket: &OwnedFd) -> bool {
+    let is_netlink = sockopt::socket_domain(socket) == Ok(AddressFamily::NETLINK);
+    let mut asked = [PollFd::new(socket, PollFlags::IN)];
+    is_netlink && poll(&mut asked, Some(&Timespec::default())) == Ok(1)
 }
 
 fn borrow(pid: u32, number: i32) -> Option<OwnedFd> {
@@ -172,6 +184,19 @@ mod tests {
         {
             assert_eq!(found(&strange), [(What::UnsupportedSocket, true)]);
         }
+    }
+
+    #[test]
+    fn a_message_of_the_kernel_blocks_until_it_is_read() {
+        // Without a protocol it is about routes.
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).unwrap();
+        assert_eq!(about(&found(Options::default()), &socket), []);
+        // For all interfaces.
+        let question: Vec<u8> =
+            [32_u32, 18 | 0x301 << 16, 1, 0, 0, 0, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        rustix::net::send(&socket, &question, rustix::net::SendFlags::empty()).unwrap();
+        assert_eq!(about(&found(Options::default()), &socket), [(What::UnreadMessages, true)]);
     }
 
     #[test]
