@@ -5,6 +5,7 @@
 //! a test asks after a restore whether anything was lost.
 
 mod files;
+mod hold;
 mod logger;
 mod memory;
 mod network;
@@ -40,6 +41,7 @@ connected                           hold a TCP connection to oneself
 talk HOST PORT                      hold a TCP connection to a server that repeats what it hears
 stream                              send to oneself as fast as it goes
 loopback                            talk to oneself over 127.0.0.1
+hold KIND [PATH]                    hold something else that the kernel knows; see hold/
 logger FILE                         store a container's output, as a binary:// logger";
 
 fn main() -> ExitCode {
@@ -84,6 +86,8 @@ fn run(words: &[&str]) -> io::Result<u8> {
         ["talk", host, port] => network::talk(host, number(port)? as u16),
         ["stream"] => network::stream(),
         ["loopback"] => network::loopback(),
+        ["hold", kind] => hold::hold(kind, ""),
+        ["hold", kind, argument] => hold::hold(kind, argument),
         // The shim hands over a key and a value from the query of the URI.
         ["logger", file] => logger::store(file),
         _ => {

@@ -29,6 +29,7 @@ mod socket;
 mod streams;
 mod unstarted;
 mod users;
+mod verdicts;
 
 use crate::harness::{Scenario, settings};
 
@@ -62,6 +63,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         contents::scenarios(),
         hooks::scenarios(),
         locks::scenarios(),
+        verdicts::scenarios(),
         docker::scenarios(),
     ];
     let all = areas.into_iter().flatten().collect();
