@@ -17,6 +17,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_container_in_a_user_namespace_comes_back).restores(),
         scenario!(a_container_in_a_user_namespace_comes_back_with_its_network)
             .cryo_only("with the stock shim the loopback device is down"),
+        scenario!(sysctls_of_the_network_hold_after_a_restore)
+            .fifo_only()
+            .cryo_only("with the stock shim they are lost"),
     ]
 }
 
@@ -68,4 +71,24 @@ fn a_container_in_a_user_namespace_comes_back_with_its_network(bench: &Bench) ->
     let task = run(bench, &["loopback"])?;
     task.stdout().wait_for_line("ready")?;
     task.comes_back("up")
+}
+
+/// Docker lets everybody in a container bind low ports, and ping.
+fn sysctls_of_the_network_hold_after_a_restore(bench: &Bench) -> Outcome {
+    const FILE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let plan = |root: Option<u32>| {
+        let plan = bench.guest(&["heap", "1"]);
+        let plan = if let Some(root) = root { plan.user_namespace(root) } else { plan };
+        plan.change(|spec| spec["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] = "7".into())
+    };
+    for root in [None, Some(ROOT_OUTSIDE)] {
+        let task = plan(root).start()?;
+        task.stdout().wait_for_line("ready")?;
+        ensure_eq!(task.output_of(&["/bin/cat", FILE])?, "7\n", "before");
+        let image = task.end_as_image()?;
+        let again = task.again_from(&image).start()?;
+        ensure_eq!(again.output_of(&["/bin/cat", FILE])?, "7\n", "after, with users of {root:?}");
+        again.end()?;
+    }
+    Ok(())
 }

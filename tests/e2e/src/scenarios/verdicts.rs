@@ -6,7 +6,7 @@ mod bare;
 mod cases;
 
 use std::fmt;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -124,6 +124,7 @@ fn observe(bench: &Bench, case: &Case) -> Outcome<(String, Happened)> {
         return Ok(("nothing".into(), Happened::Absent));
     }
     ensure_eq!(said, "ready", "what the guest says; on stderr {}", task.stderr().text());
+    let _connection = outside.accepted();
     let said = verdict(bench, &task)?;
     let happened = if said == "ready" { comes_back(&task, case) } else { is_refused(&task, case)? };
     Ok((said, happened))
@@ -132,14 +133,22 @@ fn observe(bench: &Bench, case: &Case) -> Outcome<(String, Happened)> {
 /// Sockets of the host's that containers may be shown.
 struct Outside {
     folder: PathBuf,
-    _open: (UnixListener, UnixDatagram),
+    listener: UnixListener,
+    _log: UnixDatagram,
 }
 
 impl Outside {
     fn new(bench: &Bench) -> Outcome<Self> {
         let folder = bench.fresh_folder("outside")?;
-        let open = (UnixListener::bind(folder.join("stream"))?, UnixDatagram::bind(folder.join("datagram"))?);
-        Ok(Outside { folder, _open: open })
+        let listener = UnixListener::bind(folder.join("stream"))?;
+        listener.set_nonblocking(true)?;
+        let log = UnixDatagram::bind(folder.join("datagram"))?;
+        Ok(Outside { folder, listener, _log: log })
+    }
+
+    /// Whoever has connected, to be kept.
+    fn accepted(&self) -> Option<UnixStream> {
+        Some(self.listener.accept().ok()?.0)
     }
 }
 
