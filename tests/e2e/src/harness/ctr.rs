@@ -1,15 +1,18 @@
 //! What a user types: the `ctr` command, inside a slot.
 
 use super::bench::Bench;
+use super::docker::LONGEST;
 use super::failure::{During, Failure, Outcome};
+use super::wait::patient;
 
 /// Runs `ctr ARGS` and returns what it printed.
 #[track_caller]
 pub(crate) fn ctr(bench: &Bench, args: &[&str]) -> Outcome<String> {
+    let seconds = patient(LONGEST).as_secs().to_string();
     let output = bench
         .slot
         .command("timeout")
-        .args(["60", "ctr", "--namespace", &bench.slot.containerd_namespace()])
+        .args([&*seconds, "ctr", "--namespace", &bench.slot.containerd_namespace()])
         .args(args)
         .output()
         .during(|| "ctr".into())?;

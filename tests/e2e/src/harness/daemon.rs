@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -11,7 +12,7 @@ use nix::unistd::Pid;
 use super::api::{Api, Events};
 use super::failure::Outcome;
 use super::slot::Slot;
-use super::wait::eventually;
+use super::wait::{eventually, patient};
 
 /// The CRI is left out: nothing here uses it, and it wants CNI.
 const CONFIG: &str = r#"version = 2
@@ -21,6 +22,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime",
 [plugins."io.containerd.gc.v1.scheduler"]
   startup_delay = "100ms"
 "#;
+
+/// After a shim has died.
+const CLEANUP: Duration = Duration::from_secs(5);
 
 pub(crate) struct Daemon {
     log: PathBuf,
@@ -38,7 +42,10 @@ impl Daemon {
     pub(crate) fn start(slot: &Slot) -> Outcome<Self> {
         let config = slot.folder.join("containerd.toml");
         let root = format!("root = \"{}/root\"\nstate = \"/run/containerd\"\n", slot.folder.display());
-        fs::write(config, format!("{root}{CONFIG}"))?;
+        // containerd's own is short enough to kill a clean-up on a slow machine.
+        let cleanup = patient(CLEANUP).as_secs();
+        let timeouts = format!("[timeouts]\n  \"io.containerd.timeout.shim.cleanup\" = \"{cleanup}s\"\n");
+        fs::write(config, format!("{root}{CONFIG}{timeouts}"))?;
         let daemon = Daemon {
             log: slot.folder.join("containerd.log"),
             running: Mutex::new(None),

@@ -6,6 +6,7 @@ mod daemon;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 pub(crate) use attached::Attached;
 pub(crate) use container::Container;
@@ -14,6 +15,7 @@ pub(crate) use daemon::Dockerd;
 use super::bench::Bench;
 use super::failure::{During, Failure, Outcome};
 use super::slot::Slot;
+use super::wait::patient;
 
 /// What containers are made from: busybox and the guest.
 pub(crate) const IMAGE: &str = "guest";
@@ -21,7 +23,7 @@ pub(crate) const IMAGE: &str = "guest";
 pub(crate) const WORKLOADS: &str = "workloads";
 
 /// Longer than anything a client asks for; what lasts longer hangs.
-const SECONDS: &str = "60";
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
 pub(crate) struct Docker<'b> {
     pub(crate) bench: &'b Bench,
@@ -34,7 +36,8 @@ impl<'b> Docker<'b> {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = self.bench.slot.command("timeout");
-        command.args(["--foreground", SECONDS, "docker"]).args(args);
+        let seconds = patient(LONGEST).as_secs().to_string();
+        command.args(["--foreground", &seconds, "docker"]).args(args);
         command
     }
 
