@@ -281,7 +281,8 @@ impl Attempt {
             return Err(Error::Cgroup(problem));
         }
         let last = self.hooks.run(Stage::PostResume, &self.subject, Some(live.process.pid()));
-        if let Err(error) = last.await {
+        // Whoever calls it off now wants the container dead; its owner sees to that.
+        if let Ok(Err(error)) = self.abort.unless("restore", last).await {
             tracing::warn!(%error, "the container runs");
         }
         Ok(live)
