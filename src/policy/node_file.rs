@@ -291,6 +291,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_sample_suggests_is_understood() {
+        let is_setting = |line: &str| {
+            line.starts_with('[') || line.split_once(" = ").is_some_and(|(name, _)| !name.contains(' '))
+        };
+        let lines = include_str!("../../deploy/node/config.toml").lines();
+        let said =
+            lines.map(|line| line.strip_prefix("# ").filter(|words| is_setting(words)).unwrap_or(line));
+        let node = NodeFile::parse(&said.collect::<Vec<_>>().join("\n")).unwrap();
+        assert!(node.plugins.is_some() && node.timeout.is_some() && node.usual.tcp.is_some());
+        assert_eq!(node.chosen(&["quiesce".to_owned()], Path::new("/")).unwrap().len(), 1);
+    }
+
+    #[test]
     fn the_sample_says_what_holds_without_a_file() {
         let sample = NodeFile::parse(include_str!("../../deploy/node/config.toml")).unwrap();
         let without = NodeFile::default();
