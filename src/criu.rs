@@ -5,6 +5,7 @@ pub mod config;
 pub mod connections;
 pub mod devices;
 mod fields;
+pub mod firewall;
 pub mod hierarchies;
 pub mod images;
 pub mod log;

@@ -5,8 +5,6 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt::TcpRepair};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -14,14 +12,12 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use super::Container;
 use crate::bundle::Sharing;
 use crate::criu::Options;
-use crate::criu::connections::{self, Rule};
+use crate::criu::firewall::Firewall;
 use crate::criu::log;
 use crate::operation::aside;
 use crate::policy::{NetworkLock, Policy};
 use crate::reaper::Reaper;
-use crate::runtime::hook;
 
-const PATIENCE: Duration = Duration::from_secs(10);
 /// A network namespace that may be locked; opened before the container can end.
 pub(super) struct Network {
     namespace: File,
@@ -58,34 +54,17 @@ impl Network {
 
     /// Removes what the dump with this log has put there.
     async fn open(&self, reaper: Reaper, log: &Path) {
+        let place = || format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd()).into();
+        let firewall = Firewall { namespace: (!self.is_hosts).then(place), reaper };
         if !self.is_hosts {
-            let place = format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd());
-            return run(reaper, connections::opening(&place)).await;
+            return firewall.open_all().await;
         }
         let log = log.to_owned();
         let locks = aside(move || log::locks(&log)).await;
-        for rule in &locks.rules {
-            run(reaper, removal(rule)).await;
-        }
+        firewall.remove(&locks.rules).await;
         if let Some(table) = locks.table {
-            let mut remove = Command::new("nft");
-            remove.args(["delete", "table", "inet", &table]);
-            run(reaper, remove).await;
+            firewall.remove_table(&table).await;
         }
-    }
-}
-
-fn removal(rule: &Rule) -> Command {
-    let mut remove = Command::new(if rule.is_v4() { "iptables" } else { "ip6tables" });
-    remove.args(["-w", "-D"]).args(rule.words().split(' '));
-    remove
-}
-
-async fn run(reaper: Reaper, command: Command) {
-    let program = command.get_program().to_owned();
-    if let Err(problem) = hook::run(reaper, command, b"", PATIENCE).await {
-        // CRIU may have removed it itself, or never have got that far.
-        tracing::debug!(?program, problem, "a lock of the network isn't removed");
     }
 }
 

@@ -1,12 +1,12 @@
-//! Connections in an image, and rules of a firewall that keep their other ends quiet.
+//! Connections in an image.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
-use std::process::Command;
 
 use prost::Message;
 
+use super::firewall::{End, Rule};
 use super::images;
 
 const FILES: u32 = 0x5630_3138;
@@ -15,18 +15,6 @@ const INET6: u32 = 10;
 const TCP: u32 = 6;
 /// States of a socket that has no other end: closed, listening.
 const ALONE: [u32; 2] = [7, 10];
-/// On packets of CRIU's own, from its include/soccr.h.
-pub const MARK: &str = "0xC114";
-
-/// What CRIU locks a whole namespace with.
-const OPEN_ALL: &str = "for tables in iptables ip6tables; do
-    command -v $tables >/dev/null || continue
-    for chain in INPUT OUTPUT; do while $tables -w -D $chain -j CRIU; do :; done; done
-    if $tables -w -F CRIU; then $tables -w -X CRIU; fi
-done 2>/dev/null
-! command -v nft >/dev/null || nft list tables | while read -r word family name; do
-    case $name in CRIU-*) nft delete table $family $name;; esac
-done";
 
 #[derive(Clone, PartialEq, Message)]
 struct OpenFile {
@@ -52,17 +40,7 @@ struct Socket {
     destination: Vec<u32>,
 }
 
-pub type End = (IpAddr, u16);
-
-/// One of iptables: it drops what isn't CRIU's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    pub chain: &'static str,
-    pub source: End,
-    pub destination: End,
-}
-
-/// Those that an image's sockets need while they are restored.
+/// What keeps their other ends quiet while they are restored.
 pub fn rules(folder: &Path) -> io::Result<Vec<Rule>> {
     let path = folder.join("files.img");
     let files: Vec<OpenFile> = match images::all(&path, FILES) {
@@ -78,13 +56,6 @@ pub fn rules(folder: &Path) -> io::Result<Vec<Rule>> {
         ]
     };
     Ok(connections.flat_map(both).collect())
-}
-
-/// Removes CRIU's lock from a namespace in which nobody else uses CRIU at this moment.
-pub fn opening(namespace: &str) -> Command {
-    let mut enter = Command::new("nsenter");
-    enter.arg(format!("--net={namespace}")).args(["sh", "-c", OPEN_ALL]);
-    enter
 }
 
 impl Socket {
@@ -104,31 +75,6 @@ fn address(family: u32, words: &[u32]) -> Option<IpAddr> {
         INET => Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(..4)?).ok()?))),
         INET6 => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)).to_canonical()),
         _ => None,
-    }
-}
-
-impl Rule {
-    pub fn is_v4(&self) -> bool {
-        self.source.0.is_ipv4()
-    }
-
-    /// As iptables wants it, without what is to be done with it.
-    pub fn words(&self) -> String {
-        let Rule { chain, source, destination } = self;
-        format!(
-            "{chain} --protocol tcp -m mark ! --mark {MARK} --source {} --sport {} --destination {} --dport {} -j DROP",
-            source.0, source.1, destination.0, destination.1
-        )
-    }
-
-    /// The same for a chain of nftables that is called like that of iptables.
-    pub fn nft(&self) -> String {
-        let Rule { source, destination, .. } = self;
-        let ip = if self.is_v4() { "ip" } else { "ip6" };
-        format!(
-            "{ip} saddr {} tcp sport {} {ip} daddr {} tcp dport {} drop",
-            source.0, source.1, destination.0, destination.1
-        )
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::BufRead;
 
 use super::line::next;
-use crate::criu::connections::Rule;
+use crate::criu::firewall::Rule;
 
 /// What has to be undone if CRIU can't do it any more.
 #[derive(Debug, Default, PartialEq, Eq)]
