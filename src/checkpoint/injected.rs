@@ -49,12 +49,7 @@ pub struct Injected {
 
 /// Those of the container whose first process is `pid`.
 pub fn of_container(pid: u32, spec: &Spec) -> Vec<Injected> {
-    // In the host's own mount namespace everything is the host's.
-    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    if namespace(&pid.to_string()) == namespace("self") {
-        return Vec::new();
-    }
-    let inside = table::of(pid);
+    let inside = table::of_container(pid);
     let root = PathBuf::from(format!("/proc/{pid}/root"));
     let outside = if has_hooks(&spec.hooks) { table::of("self") } else { Vec::new() };
     let is_same = |point: &Path, source: &Path| is_same(&root, point, source).unwrap_or(false);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, fstatfs, openat, readlinkat, statx};
 
-use super::process::Process;
+use super::process::{Process, fdinfo};
 use super::sockets::Held;
 use super::{Finding, Look, What, watches};
 
@@ -97,14 +97,14 @@ fn is_message_queue(target: &str, folder: &fs::File, name: &Path) -> bool {
 
 /// Interfaces aren't in an image: whoever restores it brings the network.
 fn has_interface(pid: u32, number: i32) -> bool {
-    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+    let info = fdinfo(pid, number);
     let interface = info.lines().find_map(|line| line.strip_prefix("iff:"));
     interface.is_some_and(|name| !name.trim().is_empty())
 }
 
 /// Whether a pipe keeps apart what was written apart (O_DIRECT).
 fn keeps_packets(pid: u32, number: i32) -> bool {
-    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+    let info = fdinfo(pid, number);
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
     flags.is_some_and(|flags| flags & OFlags::DIRECT.bits() != 0)
@@ -173,7 +173,7 @@ pub(super) fn look_at(folder: impl AsFd, name: &Path) -> Option<Statx> {
 }
 
 fn is_locked(pid: u32, number: i32) -> bool {
-    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+    let info = fdinfo(pid, number);
     info.lines().any(|line| line.starts_with("lock:"))
 }
 

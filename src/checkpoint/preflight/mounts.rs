@@ -33,12 +33,7 @@ const KNOWN: [&str; 18] = [
 /// Every mount below the first process's root that the runtime doesn't see to.
 pub(super) fn look(first: &Process, container: &Look) -> Vec<Finding> {
     let Some(bound) = &container.bound else { return Vec::new() };
-    // In the host's own mount namespace there is nothing to make anew.
-    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    if namespace(&first.pid.to_string()) == namespace("self") {
-        return Vec::new();
-    }
-    let mounts = table::of(first.pid);
+    let mounts = table::of_container(first.pid);
     let queues = queues(&mounts, bound, &PathBuf::from(format!("/proc/{}/root", first.pid)))
         .map(|queue| Finding::new(What::MessageQueue, first, queue.display().to_string(), true));
     let strange = strange(mounts, bound).into_iter().map(|(point, kind)| {

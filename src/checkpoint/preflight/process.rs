@@ -74,6 +74,11 @@ pub(super) fn program(pid: u32) -> String {
     shown(&text(&format!("/proc/{pid}/comm")).unwrap_or_default())
 }
 
+/// What the kernel tells of an open file; nothing of one that is closed by now.
+pub(super) fn fdinfo(pid: u32, number: i32) -> String {
+    text(&format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default()
+}
+
 /// A file of /proc. A name in it may be cut in the middle of a letter.
 pub(super) fn text(path: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&fs::read(path).ok()?).into_owned())

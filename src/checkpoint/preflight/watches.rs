@@ -6,8 +6,9 @@ use std::fs;
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 
-use super::process::{Process, text};
+use super::process::{Process, fdinfo};
 use super::{Finding, Look, What};
+use crate::mount::table::{self, Entry};
 
 /// Where CRIU looks, and how many levels deep at the most: it follows no limit of its own.
 const SEARCHED: [(&str, usize); 8] = [
@@ -30,9 +31,8 @@ pub(super) fn lost(process: &Process, number: i32, target: &str, container: &Loo
     if !matches!(target, "anon_inode:inotify" | "anon_inode:[fanotify]") {
         return None;
     }
-    let info = text(&format!("/proc/{}/fdinfo/{number}", process.pid))?;
-    let mut watched = watched(&info);
-    let overlays = overlays(&text(&format!("/proc/{}/mountinfo", container.init))?);
+    let mut watched = watched(&fdinfo(process.pid, number));
+    let overlays = overlays(&table::of(container.init));
     watched.retain(|(device, _)| overlays.contains(device));
     if watched.is_empty() {
         return None;
@@ -67,15 +67,14 @@ fn device(own: u64) -> u64 {
 }
 
 /// Those that don't tell where a number is.
-fn overlays(mounts: &str) -> HashSet<u64> {
-    let overlay = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        let (major, minor) = before.split(' ').nth(2)?.split_once(':')?;
-        let tells = after.contains("nfs_export=on");
-        (after.starts_with("overlay ") && !tells)
+fn overlays(mounts: &[Entry]) -> HashSet<u64> {
+    let overlay = |mount: &Entry| {
+        let (major, minor) = mount.device.split_once(':')?;
+        let tells = mount.settings.contains("nfs_export=on");
+        (mount.kind == "overlay" && !tells)
             .then_some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
     };
-    mounts.lines().filter_map(overlay).collect()
+    mounts.iter().filter_map(overlay).collect()
 }
 
 fn forget_found(path: &Path, levels: usize, watched: &mut HashSet<File>) {
@@ -108,7 +107,7 @@ mod tests {
         let mounts = "500 400 0:50 / / rw,relatime - overlay overlay rw,lowerdir=/l\n\
             501 500 0:51 / /a rw - overlay overlay rw,lowerdir=/l,index=on,nfs_export=on\n\
             502 500 0:52 / /dev rw,nosuid - tmpfs tmpfs rw\ngarbled\n";
-        assert_eq!(overlays(mounts), [rustix::fs::makedev(0, 50)].into());
+        assert_eq!(overlays(&table::parse(mounts)), [rustix::fs::makedev(0, 50)].into());
     }
 
     #[test]
