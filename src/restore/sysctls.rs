@@ -11,7 +11,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// One that the kernel refused.
 #[derive(Debug, thiserror::Error)]
-#[error("the kernel doesn't take {name}={value} from the container's sysctls: {source}")]
+#[error(
+    "the kernel doesn't take {name}={value} from the container's sysctls: {source}; change it there or leave it out"
+)]
 pub struct Refused {
     name: String,
     value: String,
