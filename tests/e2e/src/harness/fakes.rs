@@ -78,9 +78,26 @@ impl Victim {
         Ok(Victim { noting: fake(bench, "criu", "*", &script)?, noted })
     }
 
+    /// Kills it in the middle of an operation, when `until` has seen what it waits for; says
+    /// what the operation answers.
+    pub(crate) fn killed_during<T: Send>(
+        self,
+        operation: impl FnOnce() -> T + Send,
+        until: impl FnOnce() -> Outcome,
+    ) -> Outcome<T> {
+        std::thread::scope(|scope| {
+            let operation = scope.spawn(operation);
+            let seen = until();
+            let killed = self.kill();
+            seen?;
+            killed?;
+            operation.join().map_err(|_| Failure::new("the operation panicked"))
+        })
+    }
+
     /// The last one that was started, with its child, which does the work. The next one is
     /// not to be killed.
-    pub(crate) fn kill(self) -> Outcome {
+    fn kill(self) -> Outcome {
         let criu: i32 = fs::read_to_string(&self.noted)?.trim().parse()?;
         let children = fs::read_to_string(format!("/proc/{criu}/task/{criu}/children"))?;
         for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([criu]) {

@@ -177,19 +177,20 @@ fn a_criu_killed_in_the_middle_of_a_dump_lets_the_task_go_on(bench: &Bench) -> O
     task.stdout().wait_for_line("ready")?;
     let image = bench.fresh_folder("image")?;
     let criu = Victim::expected(bench)?;
-    let text = std::thread::scope(|scope| -> Outcome<String> {
-        let dump = scope.spawn(|| checkpoint(bench, &task, &image));
-        let end = Instant::now() + Duration::from_secs(30);
-        let writes = || cgroup::tree(&image).iter().any(|folder| folder.join("pages-1.img").exists());
-        while !writes() {
-            ensure!(Instant::now() < end && !dump.is_finished(), "CRIU wasn't seen to write");
-            // No longer: it writes for a tenth of a second.
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        criu.kill()?;
-        let answer = dump.join().map_err(|_| Failure::new("the dump panicked"))??;
-        answer.err().ok_or_else(|| Failure::new("the checkpoint was to fail"))
-    })?;
+    let answer = criu.killed_during(
+        || checkpoint(bench, &task, &image),
+        || {
+            let end = Instant::now() + Duration::from_secs(30);
+            let writes = || cgroup::tree(&image).iter().any(|folder| folder.join("pages-1.img").exists());
+            while !writes() {
+                ensure!(Instant::now() < end, "CRIU wasn't seen to write");
+                // No longer: it writes for a tenth of a second.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        },
+    )??;
+    let text = answer.err().ok_or_else(|| Failure::new("the checkpoint was to fail"))?;
     ensure!(!text.is_empty(), "the error says nothing");
     ensure_eq!(task.status()?, Status::Running, "after the failure");
     ensure!(!cgroup::is_frozen(task.cgroup()), "the cgroup is frozen");

@@ -84,16 +84,17 @@ fn criu_is_killed(bench: &Bench, network: &Network<'_>) -> Outcome {
         let checkpoint = Checkpoint::into_folder(&bench.fresh_folder("image")?)
             .work_folder(&bench.fresh_folder("criu")?)
             .exit();
-        std::thread::scope(|scope| -> Outcome {
-            let dump = scope.spawn(|| task.checkpoint(&checkpoint).map(drop));
-            eventually("all is written", || here.exists().then_some(()))?;
-            let locks = network.locks(bench, &task)?;
-            victim.kill()?;
-            let answer = dump.join().map_err(|_| Failure::new("the checkpoint panicked"))?;
-            refused(answer, &[])?;
-            ensure!(!locks.is_empty(), "{lock}: there was no lock");
-            Ok(())
-        })?;
+        let mut locks = Vec::new();
+        let answer = victim.killed_during(
+            || task.checkpoint(&checkpoint).map(drop),
+            || {
+                eventually("all is written", || here.exists().then_some(()))?;
+                locks = network.locks(bench, &task)?;
+                Ok(())
+            },
+        )?;
+        refused(answer, &[])?;
+        ensure!(!locks.is_empty(), "{lock}: there was no lock");
         network.is_open(bench, &task).during(|| lock.to_owned())?;
         task.asks(1, "passed").during(|| lock.to_owned())?;
         task.end()?;
@@ -152,14 +153,11 @@ fn a_failed_restore_leaves_a_shared_network_alone(bench: &Bench) -> Outcome {
             let here = hold_at(bench, stage)?;
             let again = task.again_from(&image).create()?;
             let victim = Victim::expected(bench)?;
-            std::thread::scope(|scope| -> Outcome {
-                let restore = scope.spawn(|| again.start().map(drop));
-                eventually("it has come that far", || here.exists().then_some(()))?;
-                victim.kill()?;
-                let answer = restore.join().map_err(|_| Failure::new("the restore panicked"))?;
-                refused(answer, &[])?;
-                Ok(())
-            })?;
+            let answer = victim.killed_during(
+                || again.start().map(drop),
+                || eventually("it has come that far", || here.exists().then_some(())),
+            )?;
+            refused(answer, &[])?;
             again.delete()?;
             network.is_open(bench, &neighbour).during(|| format!("{lock} at {stage}"))?;
         }

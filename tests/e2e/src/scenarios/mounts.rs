@@ -31,6 +31,13 @@ fn table(task: &Task<'_>) -> Outcome<Vec<String>> {
     Ok(lines)
 }
 
+/// The same as another, or it itself before.
+#[track_caller]
+fn has_mounts(task: &Task<'_>, wanted: &[String], what: &str) -> Outcome {
+    ensure_eq!(table(task)?.join("\n"), wanted.join("\n"), "{what}");
+    Ok(())
+}
+
 fn described(line: &str) -> Option<String> {
     let (before, after) = line.split_once(" - ")?;
     let fields: Vec<&str> = before.split(' ').collect();

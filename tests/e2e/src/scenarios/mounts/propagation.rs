@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{bind, shell, table, with};
+use super::{bind, has_mounts, shell, table, with};
 use crate::harness::*;
 
 const UNNAMED: &str = "the stock shim's error isn't meant for users";
@@ -61,7 +61,7 @@ fn what_was_mounted_on_the_host_meanwhile_is_not_taken_for_the_containers(bench:
     let image = task.copy_image()?;
     bench.shell("echo changed >$1/early/file", &[&source])?;
     let copy = task.clone_from(&image).start()?;
-    ensure_eq!(table(&copy)?.join("\n"), before.join("\n"), "what is mounted");
+    has_mounts(&copy, &before, "what is mounted")?;
     ensure_eq!(shell(&copy, "cat /data/early/file")?, "changed\n", "the host's file");
     copy.end()?;
     task.end()?;
@@ -91,7 +91,7 @@ fn what_the_host_mounts_below_a_slave_appears_after_a_restore(bench: &Bench) -> 
     let before = table(&task)?;
     let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
-    ensure_eq!(table(&again)?.join("\n"), before.join("\n"), "what is mounted");
+    has_mounts(&again, &before, "what is mounted")?;
     mount_below(bench, &source, "late")?;
     ensure!(sees(&again, "late")?, "it doesn't appear");
     again.end()?;
@@ -137,7 +137,7 @@ fn a_shared_mount_shows_both_sides_what_is_mounted_below_it(bench: &Bench) -> Ou
     let before = table(&task)?;
     let image = task.end_as_image()?;
     let again = task.again_from(&image).start()?;
-    ensure_eq!(table(&again)?.join("\n"), before.join("\n"), "what is mounted");
+    has_mounts(&again, &before, "what is mounted")?;
     mount_below(bench, &source, "late")?;
     ensure!(sees(&again, "late")?, "what the host mounts doesn't appear");
     let pid = again.pid()?.to_string();
