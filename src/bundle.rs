@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use tokio::net::UnixListener;
 
@@ -56,6 +56,80 @@ pub struct Spec {
 #[serde(default)]
 pub struct SpecProcess {
     pub terminal: bool,
+    pub user: User,
+    pub capabilities: Capabilities,
+    #[serde(rename = "noNewPrivileges")]
+    pub no_new_privileges: bool,
+    #[serde(rename = "apparmorProfile")]
+    pub apparmor_profile: String,
+    #[serde(rename = "selinuxLabel")]
+    pub selinux_label: String,
+}
+
+fn is_filter<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Filter {
+        default_action: String,
+    }
+    let filter: Option<Filter> = Option::deserialize(from)?;
+    // Runtimes take one without a default for none.
+    Ok(filter.is_some_and(|filter| !filter.default_action.is_empty()))
+}
+
+/// Which system calls a configuration lets through.
+pub fn filter(config: &[u8]) -> io::Result<Value> {
+    #[derive(Default, Deserialize)]
+    struct Config {
+        linux: Option<Linux>,
+    }
+    #[derive(Default, Deserialize)]
+    struct Linux {
+        seccomp: Option<Value>,
+    }
+    let Config { linux } = serde_json::from_slice(config)?;
+    Ok(linux.unwrap_or_default().seccomp.unwrap_or_default())
+}
+
+/// As whom the first process starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    #[serde(rename = "additionalGids", skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
+}
+
+/// By their names, CAP_CHOWN and so on.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Capabilities {
+    bounding: Vec<String>,
+    effective: Vec<String>,
+    inheritable: Vec<String>,
+    permitted: Vec<String>,
+    ambient: Vec<String>,
+}
+
+impl Capabilities {
+    /// Those of all sets.
+    pub fn all(&self) -> impl Iterator<Item = &String> {
+        let Capabilities { bounding, effective, inheritable, permitted, ambient } = self;
+        [bounding, effective, inheritable, permitted, ambient].into_iter().flatten()
+    }
+}
+
+/// Users or groups of a user namespace, and who they are outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(default)]
+pub struct IdMapping {
+    #[serde(rename = "containerID")]
+    pub inside: u32,
+    #[serde(rename = "hostID")]
+    pub outside: u32,
+    #[serde(rename = "size")]
+    pub count: u32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -68,6 +142,11 @@ pub struct SpecLinux {
     pub devices: Vec<Device>,
     pub masked_paths: Vec<PathBuf>,
     pub readonly_paths: Vec<PathBuf>,
+    pub uid_mappings: Vec<IdMapping>,
+    pub gid_mappings: Vec<IdMapping>,
+    /// Some system calls are forbidden. Which ones is a long list that is read when it is needed.
+    #[serde(rename = "seccomp", deserialize_with = "is_filter")]
+    pub is_filtered: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -102,8 +181,18 @@ pub struct Error {
 impl Spec {
     pub fn read(bundle: &Path) -> Result<Spec, Error> {
         let path = bundle.join(CONFIG);
-        let read = || serde_json::from_slice(&fs::read(&path)?).map_err(io::Error::from);
+        let read = || Spec::parse(&fs::read(&path)?);
         read().map_err(|source| Error { path: path.clone(), source })
+    }
+
+    pub fn parse(text: &[u8]) -> io::Result<Spec> {
+        if let Ok(spec) = serde_json::from_slice(text) {
+            return Ok(spec);
+        }
+        // To runtimes written in Go, `null` is what isn't there.
+        let mut config = serde_json::from_slice(text)?;
+        drop_nulls(&mut config);
+        Ok(Spec::deserialize(config)?)
     }
 
     /// How the namespace of a kind ("network", "pid", …) is shared.
@@ -162,6 +251,20 @@ impl Spec {
         let mut parts = self.linux.cgroups_path.split(':');
         matches!((parts.next(), parts.next(), parts.next(), parts.next()), (Some(slice), Some(_), Some(name), None)
             if (slice.is_empty() || slice.ends_with(".slice")) && !name.is_empty())
+    }
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(elements) => {
+            elements.retain(|element| !element.is_null());
+            elements.iter_mut().for_each(drop_nulls);
+        }
+        _ => {}
     }
 }
 
@@ -241,9 +344,10 @@ impl Drop for Socket {
 pub fn edit_config(bundle: &Path, edit: impl FnOnce(&mut Value) -> io::Result<()>) -> Result<(), Error> {
     let path = bundle.join(CONFIG);
     let rewrite = || {
-        let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        let text = fs::read(&path)?;
         // Whatever it was before, it may be something else now.
-        Spec::deserialize(&config)?;
+        Spec::parse(&text)?;
+        let mut config: Value = serde_json::from_slice(&text)?;
         edit(&mut config)?;
         write_atomically(&path, &serde_json::to_vec(&config)?)
     };
@@ -279,7 +383,18 @@ mod tests {
     use serde_json::json;
 
     fn spec(json: &str) -> Spec {
-        serde_json::from_str(json).unwrap()
+        Spec::parse(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn null_is_what_is_not_there() {
+        let spec = spec(
+            r#"{"hostname":null,"process":{"capabilities":null,"user":{"additionalGids":null}},
+                "linux":{"namespaces":[{"type":"pid","path":null},null],"sysctl":null,"seccomp":null}}"#,
+        );
+        assert_eq!((spec.hostname.as_str(), spec.process.user), ("", User::default()));
+        assert_eq!(spec.linux.namespaces[0].path, None);
+        assert!(!spec.linux.is_filtered);
     }
 
     #[test]

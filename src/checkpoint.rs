@@ -31,6 +31,7 @@ use crate::journal::Folder;
 use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
 use crate::policy::{NetworkLock, Policy, Stage};
 use crate::restore::{forget_daemons_copy, note_daemons_copy};
+use crate::rights::Rights;
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
 pub use container::Container;
 use image::Staging;
@@ -121,6 +122,7 @@ async fn take_if_possible(
     let mut look = Look::new(pid, Vec::new(), options.clone()).under(&request.policy, request.exit);
     look.one_network = version.flavour == Flavour::Runc;
     look.image = Some(request.image.clone());
+    look.granted = Some(Rights::granted(&spec));
     let judged = aside(move || {
         let injected = injected::of_container(pid, &spec);
         look.bound = Some(injected::points(&spec, &injected));

@@ -5,12 +5,15 @@ pub mod config;
 pub mod connections;
 pub mod devices;
 mod fields;
+pub mod filters;
 pub mod firewall;
 pub mod hierarchies;
 pub mod images;
 pub mod log;
 pub mod mountpoints;
+pub mod namespaces;
 mod options;
+pub mod processes;
 pub mod timers;
 
 use std::io;

@@ -18,6 +18,7 @@ mod operation;
 pub mod policy;
 pub mod reaper;
 pub mod restore;
+pub mod rights;
 pub mod runtime;
 pub mod stdio;
 pub mod sys;

@@ -9,7 +9,9 @@
 
 mod adapt;
 mod cgroup;
-mod fit;
+mod error;
+mod filter;
+pub mod fit;
 pub mod guard;
 pub mod held;
 mod leftovers;
@@ -19,28 +21,27 @@ mod sysctls;
 mod view;
 
 use std::fs;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::anchor;
-use crate::bundle::{self, Sharing};
+use crate::bundle::Sharing;
 use crate::checkpoint;
-use crate::checkpoint::image::{self, Image};
+use crate::checkpoint::image::Image;
 use crate::checkpoint::injected::has_hooks;
 use crate::container::{Live, Subject, claim_cgroup, remove_unfinished};
 use crate::criu::config::Config;
-use crate::criu::log::Failure;
 use crate::criu::{self, devices};
-use crate::hooks::{self, Hooks};
+use crate::hooks::Hooks;
 use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
 use crate::policy::{Policy, Stage, Tcp};
 use crate::reaper::Process;
-use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version, hook};
-use crate::stdio::{self, ConsoleSocket};
+use crate::runtime::{Abort, CriuCall, Ends, Flavour, Version};
+use crate::stdio::ConsoleSocket;
 pub(crate) use cgroup::take_own_cgroup;
+pub use error::Error;
 pub(crate) use leftovers::{
     detach_root, forget_daemons_copy, note_daemons_copy, remove_daemons_copy, remove_mount_yard,
     remove_noted_copy,
@@ -78,62 +79,18 @@ pub struct Restored {
     pub network: Option<Network>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    Image(#[from] image::Error),
-    #[error(
-        "cannot restore: the checkpoint was taken with {theirs}, this container runs with {ours}: give it the same runtime"
-    )]
-    OtherRuntime { theirs: String, ours: &'static str },
-    #[error("cannot restore: the checkpoint is for {theirs}, this machine is {ours}")]
-    OtherArchitecture { theirs: String, ours: String },
-    #[error(
-        "cannot restore: the checkpoint has {theirs}, this container {ours}: give it the same kind of network"
-    )]
-    OtherNetwork { theirs: &'static str, ours: &'static str },
-    #[error("cannot make a network namespace for the restore: {0}")]
-    Anchor(io::Error),
-    #[error("cannot restore: {0}")]
-    Sysctl(#[from] sysctls::Refused),
-    #[error("cannot prepare the image for CRIU: {0}")]
-    View(io::Error),
-    #[error("cannot restore: {0}")]
-    Bundle(#[from] bundle::Error),
-    #[error("cannot restore: {0}")]
-    Stdio(#[from] stdio::Error),
-    #[error("cannot restore: {0}")]
-    Runtime(runtime::Error),
-    #[error("cannot restore: {0}")]
-    Criu(Failure),
-    #[error("cannot restore: {0}")]
-    Write(checkpoint::Error),
-    #[error(transparent)]
-    NoCriu(checkpoint::Error),
-    #[error(transparent)]
-    Mount(#[from] adapt::Missing),
-    #[error("cannot restore: {0}")]
-    Hook(#[from] hook::Error),
-    #[error("cannot restore: {0}")]
-    NodeHook(#[from] hooks::Error),
-    #[error("cannot listen for hooks: {0}")]
-    Hooks(io::Error),
-    #[error("cannot hold the restore at its namespaces: {0}")]
-    Hold(io::Error),
-    #[error("cannot restore: the container is back but not in its own cgroup: {0}")]
-    Cgroup(String),
-}
-
 /// Checks the image and makes what the client may want to see before the restore.
 pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Result<Prepared, Error> {
     find_criu().map_err(Error::NoCriu)?;
     let path = image.to_owned();
     let image = aside(move || Image::open(&path)).await?;
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
-    let sharing = subject.spec.sharing("network");
-    if let Some(manifest) = &image.manifest {
-        fit::check(manifest, &version, &sharing)?;
-    }
+    let new = subject.clone();
+    let (image, version, fit) = aside(move || -> Result<_, Error> {
+        let fit = fit::check(&image, &version, &new)?;
+        Ok((image, version, fit))
+    })
+    .await?;
     let hooks = Hooks::new(&policy, &image.path);
     // Before the mounts are looked for: it may be a hook that provides them.
     hooks.run(Stage::PreRestore, &subject, None).await?;
@@ -144,10 +101,11 @@ pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Res
         Ok(adapt::check_mounts(&bundle)?)
     })
     .await?;
-    let private = sharing == Sharing::Private;
+    let private = subject.spec.sharing("network") == Sharing::Private;
     let own_users = subject.spec.sharing("user") == Sharing::Private;
     let abort = Abort::default();
-    let mut attempt = Attempt { subject, image, version, policy, hooks, network: None, anchor: 0, abort };
+    let mut attempt =
+        Attempt { subject, image, version, policy, fit, hooks, network: None, anchor: 0, abort };
     if private && own_users {
         return held::begin(attempt).await;
     }
@@ -196,6 +154,7 @@ struct Attempt {
     image: Image,
     version: Version,
     policy: Policy,
+    fit: fit::Fit,
     hooks: Hooks,
     network: Option<Network>,
     /// The pid of who holds the namespaces before the container does.
@@ -275,10 +234,9 @@ impl Attempt {
             }
             other => other?,
         };
-        if let Err(problem) = cgroup::check(&self.subject, &live.process) {
-            // Its own limits hold only in its own cgroup.
+        if let Err(error) = self.confine(&live) {
             let _ = live.process.signal(9);
-            return Err(Error::Cgroup(problem));
+            return Err(error);
         }
         let last = self.hooks.run(Stage::PostResume, &self.subject, Some(live.process.pid()));
         // Whoever calls it off now wants the container dead; its owner sees to that.
@@ -305,6 +263,13 @@ impl Attempt {
         Ok(Live { process, streams: prepared.connect()? })
     }
 
+    /// Its own limits hold only in its own cgroup, and its filter has to hold for everybody.
+    fn confine(&self, live: &Live) -> Result<(), Error> {
+        cgroup::check(&self.subject, &live.process).map_err(Error::Cgroup)?;
+        let Some(program) = &self.fit.filter else { return Ok(()) };
+        filter::keep(&self.subject, program).map_err(Error::Filter)
+    }
+
     /// What was in force at the dump; CRIU drops locks silently otherwise.
     fn options(&self) -> criu::Options {
         let dumped = match &self.image.manifest {
@@ -316,7 +281,9 @@ impl Attempt {
                 ..criu::Options::default()
             },
         };
-        dumped.for_restore(&self.policy)
+        let options = dumped.for_restore(&self.policy);
+        let lsm_profile = options.lsm_profile.or_else(|| self.fit.lsm_profile.clone());
+        criu::Options { lsm_profile, ..options }
     }
 
     fn deadline(&self) -> Duration {

@@ -6,7 +6,7 @@ use cryo::checkpoint;
 use cryo::checkpoint::image;
 use cryo::container::Error;
 use cryo::policy::{self, NotAllowed};
-use cryo::restore;
+use cryo::restore::{self, fit};
 use cryo::runtime::{self, Cause};
 use cryo::stdio;
 use cryo_protos::ttrpc::error::get_rpc_status;
@@ -120,13 +120,12 @@ fn of_checkpoint(error: &checkpoint::Error) -> Code {
 
 fn of_restore(error: &restore::Error) -> Code {
     match error {
-        restore::Error::Image(error) => of_image(error),
-        restore::Error::OtherRuntime { .. }
-        | restore::Error::OtherArchitecture { .. }
-        | restore::Error::OtherNetwork { .. }
-        | restore::Error::Mount(_)
-        | restore::Error::NodeHook(_) => Code::FAILED_PRECONDITION,
+        restore::Error::Image(error) | restore::Error::Unfit(fit::Error::Image(error)) => of_image(error),
+        restore::Error::Unfit(_) | restore::Error::Mount(_) | restore::Error::NodeHook(_) => {
+            Code::FAILED_PRECONDITION
+        }
         restore::Error::Hold(_)
+        | restore::Error::Filter(_)
         | restore::Error::Hooks(_)
         | restore::Error::Hook(_)
         | restore::Error::Anchor(_)

@@ -184,8 +184,11 @@ impl Image {
 
     /// What CRIU's own files say about the first process's network namespace.
     pub fn network(&self) -> Result<images::NetworkImage, Error> {
-        images::network_image(&self.place())
-            .map_err(|problem| Error::Damaged { path: self.path.clone(), problem: problem.to_string() })
+        images::network_image(&self.place()).map_err(|problem| self.damaged(&problem))
+    }
+
+    pub fn damaged(&self, problem: &io::Error) -> Error {
+        Error::Damaged { path: self.path.clone(), problem: problem.to_string() }
     }
 
     /// A complete image beside an older one is the last that was taken: a shim died when

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Container;
 use super::injected::Injected;
-use crate::bundle::{CONFIG, Sharing, SpecProcess};
+use crate::bundle::{self, CONFIG, Sharing, Spec, User};
 use crate::criu::{self, images};
 use crate::runtime::{Flavour, Version};
 
@@ -42,6 +43,9 @@ pub struct Manifest {
     pub network: Network,
     /// It has a user namespace of its own.
     pub own_users: bool,
+    /// How its program was started: by now it may have other rights.
+    #[serde(default)]
+    pub started: Option<Started>,
     pub cgroup: String,
     pub mounts: Vec<Mount>,
     /// Mounts of the host's that the configuration doesn't list.
@@ -62,6 +66,13 @@ pub struct Manifest {
 pub struct Runtime {
     pub name: String,
     pub version: String,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Started {
+    pub user: User,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub seccomp: Value,
 }
 
 /// What the first process's streams were, and what the kernel called them.
@@ -100,14 +111,9 @@ impl Manifest {
     ) -> io::Result<Manifest> {
         let subject = container.subject;
         let config = fs::read(subject.bundle.join(CONFIG))?;
-        #[derive(Deserialize)]
-        struct Config {
-            #[serde(default)]
-            mounts: Vec<Mount>,
-            #[serde(default)]
-            process: SpecProcess,
-        }
-        let Config { mounts, process } = serde_json::from_slice(&config)?;
+        // A restore may have changed it.
+        let spec = Spec::parse(&config)?;
+        let started = Started { user: spec.process.user, seccomp: bundle::filter(&config)? };
         let system = rustix::system::uname();
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Manifest {
@@ -122,8 +128,7 @@ impl Manifest {
             kernel: system.release().to_string_lossy().into_owned(),
             architecture: system.machine().to_string_lossy().into_owned(),
             options: options.clone(),
-            // As it runs now: a restore may have given it the one it had before.
-            terminal: process.terminal,
+            terminal: spec.process.terminal,
             stdio: Stdio {
                 stdin: kind(&subject.paths.stdin),
                 stdout: kind(&subject.paths.stdout),
@@ -132,8 +137,9 @@ impl Manifest {
             },
             network: Network::from(&subject.spec.sharing("network")),
             own_users: subject.spec.sharing("user") == Sharing::Private,
+            started: Some(started),
             cgroup: container.cgroup.to_string(),
-            mounts,
+            mounts: Vec::deserialize(&spec.mounts).unwrap_or_default(),
             injected: Vec::new(),
             spec_digest: digest(&config),
             files: BTreeMap::new(),

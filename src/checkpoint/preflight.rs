@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::criu::{self, config};
 use crate::policy::Policy;
+use crate::rights::Rights;
 use connections::Connection;
 pub use connections::Connections;
 pub use finding::{Blockers, Finding, What};
@@ -48,6 +49,8 @@ pub struct Look {
     pub plugins: Option<PathBuf>,
     /// Mount points that the runtime sees to. If nobody knows them, no mount is judged.
     pub bound: Option<Vec<PathBuf>>,
+    /// What processes may do. If nobody knows it, none does too much.
+    pub granted: Option<Rights>,
     /// Where the image will be; it may not exist yet.
     pub image: Option<PathBuf>,
 }
@@ -65,6 +68,7 @@ impl Look {
             ghost_limit: Policy::default().ghost_limit(),
             plugins: None,
             bound: None,
+            granted: None,
             image: None,
         }
     }
@@ -148,6 +152,9 @@ impl Survey {
         let open = if held.has_others(&unix) { connections::open(init) } else { BTreeMap::new() };
         found.extend(sockets::judge(&held, container, &unix, &open));
         found.extend(unix::peers(container, &held, &unix));
+        if let Some(granted) = &container.granted {
+            found.extend(processes::mightier(&family, granted));
+        }
         found.extend(processes::execs(&family, container.refuses_execs));
         if let Some(first) = family.iter().find(|process| process.pid == init) {
             found.extend(mounts::look(first, container));

@@ -41,16 +41,47 @@ struct Pstree {
     pid: u32,
 }
 
+/// Namespaces, as numbers of CRIU's own.
 #[derive(Clone, PartialEq, Message)]
-struct Ids {
+pub(super) struct Ids {
+    #[prost(uint32, optional, tag = "5")]
+    pub(super) pid_ns_id: Option<u32>,
     #[prost(uint32, optional, tag = "6")]
-    net_ns_id: Option<u32>,
+    pub(super) net_ns_id: Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    pub(super) ipc_ns_id: Option<u32>,
+    #[prost(uint32, optional, tag = "8")]
+    pub(super) uts_ns_id: Option<u32>,
+    #[prost(uint32, optional, tag = "9")]
+    pub(super) mnt_ns_id: Option<u32>,
+    #[prost(uint32, optional, tag = "10")]
+    pub(super) user_ns_id: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Inventory {
+    #[prost(message, optional, tag = "3")]
+    pub(super) hosts: Option<Ids>,
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct NetNs {
     #[prost(string, optional, tag = "8")]
     ext_key: Option<String>,
+}
+
+impl Ids {
+    pub(super) fn of(&self, kind: &str) -> Option<u32> {
+        match kind {
+            "pid" => self.pid_ns_id,
+            "network" => self.net_ns_id,
+            "ipc" => self.ipc_ns_id,
+            "uts" => self.uts_ns_id,
+            "mount" => self.mnt_ns_id,
+            "user" => self.user_ns_id,
+            _ => None,
+        }
+    }
 }
 
 /// The file that describes the network namespace of the container's first process.
@@ -75,9 +106,7 @@ pub fn check_inventory(folder: &Path) -> io::Result<()> {
 }
 
 pub fn network_image(folder: &Path) -> io::Result<NetworkImage> {
-    let pstree: Pstree = first(&folder.join("pstree.img"), PSTREE)?;
-    let ids: Ids = first(&folder.join(format!("ids-{}.img", pstree.pid)), IDS)?;
-    let id = ids.net_ns_id.ok_or_else(|| bad("it names no network namespace"))?;
+    let id = first_ids(folder)?.net_ns_id.ok_or_else(|| bad("it names no network namespace"))?;
     let file_name = format!("netns-{id}.img");
     let external = match first::<NetNs>(&folder.join(&file_name), NETNS) {
         Ok(namespace) => namespace.ext_key.is_some(),
@@ -85,6 +114,23 @@ pub fn network_image(folder: &Path) -> io::Result<NetworkImage> {
         Err(error) => return Err(error),
     };
     Ok(NetworkImage { file_name, external })
+}
+
+/// The number that the first process has inside the container.
+pub fn first_process(folder: &Path) -> io::Result<u32> {
+    Ok(first::<Pstree>(&folder.join("pstree.img"), PSTREE)?.pid)
+}
+
+pub(super) fn first_ids(folder: &Path) -> io::Result<Ids> {
+    first(&folder.join(format!("ids-{}.img", first_process(folder)?)), IDS)
+}
+
+pub(super) fn inventory(folder: &Path) -> io::Result<Inventory> {
+    let bytes = read_small(&folder.join(INVENTORY_FILE))?;
+    // The one file without the common number before its own.
+    let rest =
+        bytes.strip_prefix(&INVENTORY.to_le_bytes()).ok_or_else(|| bad("its inventory isn't CRIU's"))?;
+    Inventory::decode(next(rest)?.0).map_err(|error| bad(&error.to_string()))
 }
 
 /// Whether a file is one of CRIU's, by its name: `pages-12.img`, `files.img`.
@@ -134,7 +180,7 @@ pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 > MOST_BYTES { Err(bad("it is far too large")) } else { Ok(bytes) }
 }
 
-fn first<M: Message + Default>(path: &Path, magic: u32) -> io::Result<M> {
+pub(super) fn first<M: Message + Default>(path: &Path, magic: u32) -> io::Result<M> {
     let read = || {
         let bytes = read_small(path)?;
         M::decode(body(&bytes, magic)?).map_err(|error| bad(&error.to_string()))
@@ -197,11 +243,26 @@ pub(super) mod tests {
         std::fs::write(path, bytes).unwrap();
     }
 
+    /// What tells about the first process and its namespaces.
+    pub(crate) fn write_first(folder: &Path, number: u32, its: Ids, hosts: Ids) {
+        write(folder, "pstree.img", PSTREE, &Pstree { pid: number }.encode_to_vec());
+        write(folder, &format!("ids-{number}.img"), IDS, &its.encode_to_vec());
+        let inventory = Inventory { hosts: Some(hosts) }.encode_to_vec();
+        let length = u32::try_from(inventory.len()).unwrap().to_le_bytes();
+        let bytes = [&INVENTORY.to_le_bytes()[..], &length, &inventory].concat();
+        std::fs::write(folder.join(INVENTORY_FILE), bytes).unwrap();
+    }
+
     #[test]
     fn the_network_of_the_first_process_is_found() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "pstree.img", PSTREE, &Pstree { pid: 1 }.encode_to_vec());
-        write(folder.path(), "ids-1.img", IDS, &Ids { net_ns_id: Some(10) }.encode_to_vec());
+        write(
+            folder.path(),
+            "ids-1.img",
+            IDS,
+            &Ids { net_ns_id: Some(10), ..Ids::default() }.encode_to_vec(),
+        );
         let plain = network_image(folder.path()).unwrap();
         assert_eq!(plain, NetworkImage { file_name: "netns-10.img".into(), external: false });
         std::fs::write(folder.path().join("netns-10.img"), external_network()).unwrap();

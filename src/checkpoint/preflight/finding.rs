@@ -29,6 +29,7 @@ pub enum What {
     NestedNamespace,
     NoSpace,
     OutOfTime,
+    Rights,
     SeccompNotify,
     SecretMemory,
     Stopped,
@@ -95,6 +96,7 @@ impl What {
             What::NestedNamespace => "has a namespace of its own",
             What::NoSpace => "has no space for its memory",
             What::OutOfTime => "was left behind by an exec into a restored container and could not come back",
+            What::Rights => "may do more than the container's configuration allows",
             What::SeccompNotify => "decides about system calls of others",
             What::SecretMemory => "has memory that is secret even to CRIU",
             What::Stopped => "is stopped",
@@ -127,6 +129,7 @@ impl What {
             What::NestedNamespace => "end what has made the namespace, such as a sandbox",
             What::NoSpace => "make room, or choose another folder",
             What::OutOfTime => "end it, or use runc 1.2.7 or newer, or crun",
+            What::Rights => "end it, or give the container these rights",
             What::SeccompNotify => "end it first",
             What::SecretMemory => "turn off secret memory (memfd_secret) in the program",
             What::Stopped => "let it go on with SIGCONT",
@@ -174,7 +177,7 @@ fn shortened(place: &str) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [What; 25] = [
+    const ALL: [What; 26] = [
         What::Aio,
         What::DeletedName,
         What::Device,
@@ -190,6 +193,7 @@ mod tests {
         What::NestedNamespace,
         What::NoSpace,
         What::OutOfTime,
+        What::Rights,
         What::SeccompNotify,
         What::SecretMemory,
         What::Stopped,

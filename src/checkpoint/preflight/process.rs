@@ -2,7 +2,12 @@
 
 use std::fs;
 
+use rustix::thread::CapabilitySet;
+
 use crate::message::shown;
+use crate::rights::Rights;
+
+const FILTERED: u64 = 2;
 
 /// What is wanted of /proc/PID/status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +24,10 @@ pub(super) struct Process {
     pub(super) session_is_outside: bool,
     /// Kilobytes that are in no file.
     pub(super) memory: u64,
+    pub(super) capabilities: u64,
+    pub(super) no_new_privileges: bool,
+    /// By the kernel's number.
+    pub(super) filter_mode: u64,
     /// Part of the first process's family, so part of an image.
     pub(super) inside: bool,
 }
@@ -56,11 +65,24 @@ impl Process {
                 "Threads" => process.threads = small(),
                 "NSpid" => process.levels = value.split_whitespace().count(),
                 "NSsid" => process.session_is_outside = value.split_whitespace().last() == Some("0"),
+                "CapInh" | "CapPrm" | "CapEff" | "CapBnd" | "CapAmb" => {
+                    process.capabilities |= u64::from_str_radix(value, 16).unwrap_or_default();
+                }
+                "NoNewPrivs" => process.no_new_privileges = value == "1",
+                "Seccomp" => process.filter_mode = number().unwrap_or_default(),
                 "RssAnon" | "VmSwap" => process.memory += number().unwrap_or_default(),
                 _ => {}
             }
         }
         (process.state != '\0').then_some(process)
+    }
+
+    pub(super) fn rights(&self) -> Rights {
+        Rights {
+            capabilities: CapabilitySet::from_bits_retain(self.capabilities),
+            may_gain: !self.no_new_privileges,
+            unfiltered: self.filter_mode != FILTERED,
+        }
     }
 
     /// Stopped by a signal. One that is frozen besides shows another state.
@@ -92,7 +114,7 @@ mod tests {
     const STATUS: &str = "Name:\tredis-server\nUmask:\t0022\nState:\tt (tracing stop)\nTgid:\t12\nPid:\t12\n\
         PPid:\t7\nTracerPid:\t99\nUid:\t0\t0\t0\t0\nNStgid:\t12\t1\nNSpid:\t12\t1\nNSpgid:\t12\t1\n\
         NSsid:\t9\t0\nVmRSS:\t    5000 kB\nRssAnon:\t    3000 kB\nRssFile:\t 2000 kB\nVmSwap:\t     100 kB\n\
-        Threads:\t4\nSeccomp:\t2\n";
+        Threads:\t4\nCapInh:\t0000000000000001\nCapBnd:\t0000010000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n";
 
     #[test]
     fn a_name_may_be_cut_in_the_middle_of_a_letter() {
@@ -109,6 +131,8 @@ mod tests {
         assert_eq!((process.program.as_str(), process.state, process.parent), ("redis-server", 't', 7));
         assert_eq!((process.tracer, process.threads, process.levels), (99, 4, 2));
         assert_eq!((process.session_is_outside, process.memory), (true, 3100));
+        let capabilities = CapabilitySet::CHOWN | CapabilitySet::CHECKPOINT_RESTORE;
+        assert_eq!(process.rights(), Rights { capabilities, may_gain: false, unfiltered: false });
         assert_eq!(Process::parse(1, "State"), None);
     }
 

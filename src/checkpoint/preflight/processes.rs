@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::process::{Process, program, text};
 use super::{Finding, What};
+use crate::rights::Rights;
 
 /// Of these there can be only one of each in an image: CRIU nests no others than those
 /// of mounts and of networks.
@@ -103,6 +104,14 @@ fn stray_thread(process: &Process) -> Option<Finding> {
     None
 }
 
+/// Who may do more than the configuration grants, such as what a privileged exec has left
+/// behind: no restore would let it.
+pub(super) fn mightier(family: &[Process], granted: &Rights) -> Vec<Finding> {
+    let inside = family.iter().filter(|process| process.inside && process.state != 'Z');
+    let more = inside.filter_map(|process| Some((process, process.rights().beyond(granted)?)));
+    more.map(|(process, what)| Finding::new(What::Rights, process, what, true)).collect()
+}
+
 /// Processes that were added later: they aren't part of an image.
 pub(super) fn execs(family: &[Process], refused: bool) -> Vec<Finding> {
     let added = family.iter().filter(|process| !process.inside && process.state != 'Z');
@@ -187,6 +196,19 @@ mod tests {
         }
         drop(end);
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn who_has_more_than_is_granted_blocks() {
+        let ours = Process { capabilities: 1, inside: true, state: 'S', ..Process::default() };
+        let granted = ours.rights();
+        assert_eq!(mightier(std::slice::from_ref(&ours), &granted), []);
+        let found = mightier(&[Process { capabilities: 0b11, ..ours.clone() }], &granted);
+        assert_eq!((found[0].what, found[0].place.as_str()), (What::Rights, "has CAP_DAC_OVERRIDE"));
+        assert!(found[0].blocks);
+        // It won't be in the image, or has no rights left.
+        assert_eq!(mightier(&[Process { capabilities: 0b11, inside: false, ..ours.clone() }], &granted), []);
+        assert_eq!(mightier(&[Process { capabilities: 0b11, state: 'Z', ..ours }], &granted), []);
     }
 
     #[test]

@@ -20,7 +20,8 @@ pub(crate) const INVENTORY: u32 = 0x5831_3116;
 const PSTREE: u32 = 0x5027_3030;
 const IDS: u32 = 0x5443_2030;
 const NETNS: u32 = 0x5593_3752;
-const CORE: u32 = 0x5505_4f43;
+const CORE: u32 = 0x5505_3847;
+const USERS: u32 = 0x5547_4906;
 /// Field 8 of the message, a string of 12 bytes.
 const EXTERNAL: &[u8] = b"\x42\x0cextRootNetNS";
 const PAGES_BYTES: usize = 64 << 10;
@@ -63,7 +64,8 @@ fn dump(criu: &Criu, config: &Value, id: &str, pid: u32) -> Outcome {
         [&header(magic)[..], &length.to_le_bytes(), body].concat()
     };
     criu.write("pstree.img", &message(PSTREE, &[0x08, 1]), &[])?;
-    criu.write("ids-1.img", &message(IDS, &[0x30, 10]), &[])?;
+    criu.write("ids-1.img", &message(IDS, &[0x30, 10, 0x50, 8]), &[])?;
+    criu.write("userns-8.img", &message(USERS, &users(config)), &[])?;
     let namespaces = config["linux"]["namespaces"].as_array();
     let network = namespaces.into_iter().flatten().find(|namespace| namespace["type"] == "network");
     if let Some(network) = network {
@@ -71,13 +73,51 @@ fn dump(criu: &Criu, config: &Value, id: &str, pid: u32) -> Outcome {
         criu.write("netns-10.img", &message(NETNS, external), &[])?;
     }
     // So that a mixture of two images shows.
-    criu.write("core-1.img", &[&header(CORE)[..], id.as_bytes()].concat(), &[1; CORE_BYTES])?;
+    criu.write("core-1.img", &message(CORE, &core(id)), &[])?;
     criu.write("mm-1.img", &header(CORE), &[2; 128])?;
     criu.write("pagemap-1.img", &header(CORE), &[3; 128])?;
     criu.write("pages-1.img", &[], &[4; PAGES_BYTES])?;
     let target = |fd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap_or_default();
     let streams: Vec<_> = (0..3).map(|fd| target(fd).to_string_lossy().into_owned()).collect();
     criu.write("descriptors.json", &serde_json::to_vec(&streams)?, &[])
+}
+
+fn users(config: &Value) -> Vec<u8> {
+    let mut message = Vec::new();
+    for (tag, kind) in [(0x0a, "uidMappings"), (0x12, "gidMappings")] {
+        for mapping in config["linux"][kind].as_array().into_iter().flatten() {
+            let mut extent = Vec::new();
+            for (tag, key) in [(0x08, "containerID"), (0x10, "hostID"), (0x18, "size")] {
+                extent.push(tag);
+                extent.extend(varint(mapping[key].as_u64().unwrap_or_default()));
+            }
+            message.push(tag);
+            message.extend(varint(extent.len() as u64));
+            message.extend(extent);
+        }
+    }
+    message
+}
+
+fn varint(mut number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number > 0x7f {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+/// A process without any rights, called like its container.
+fn core(id: &str) -> Vec<u8> {
+    let length = |text: &[u8]| u8::try_from(text.len()).unwrap_or_default();
+    let name = [&[0x32, length(id.as_bytes())], id.as_bytes()].concat();
+    let task = [&[0x1a, length(&name)], &name[..]].concat();
+    let thread_with_credentials = [0x2a, 2, 0x52, 0];
+    // A field of the future that is 4096 bytes long.
+    let rest = [&[0x7a, 0x80, 0x20], &[1; CORE_BYTES][..]].concat();
+    [&task[..], &thread_with_credentials, &rest].concat()
 }
 
 /// One run of CRIU inside a call of the runtime.

@@ -1,0 +1,49 @@
+//! Why nothing came back.
+
+use std::io;
+
+use super::{adapt, fit, sysctls};
+use crate::checkpoint::image;
+use crate::criu::log::Failure;
+use crate::runtime::hook;
+use crate::{bundle, checkpoint, hooks, runtime, stdio};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    #[error(transparent)]
+    Unfit(#[from] fit::Error),
+    #[error("cannot make a network namespace for the restore: {0}")]
+    Anchor(io::Error),
+    #[error("cannot restore: {0}")]
+    Sysctl(#[from] sysctls::Refused),
+    #[error("cannot prepare the image for CRIU: {0}")]
+    View(io::Error),
+    #[error("cannot restore: {0}")]
+    Bundle(#[from] bundle::Error),
+    #[error("cannot restore: {0}")]
+    Stdio(#[from] stdio::Error),
+    #[error("cannot restore: {0}")]
+    Runtime(runtime::Error),
+    #[error("cannot restore: {0}")]
+    Criu(Failure),
+    #[error("cannot restore: {0}")]
+    Write(checkpoint::Error),
+    #[error(transparent)]
+    NoCriu(checkpoint::Error),
+    #[error(transparent)]
+    Mount(#[from] adapt::Missing),
+    #[error("cannot restore: {0}")]
+    Hook(#[from] hook::Error),
+    #[error("cannot restore: {0}")]
+    NodeHook(#[from] hooks::Error),
+    #[error("cannot listen for hooks: {0}")]
+    Hooks(io::Error),
+    #[error("cannot hold the restore at its namespaces: {0}")]
+    Hold(io::Error),
+    #[error("cannot restore: the container is back but not in its own cgroup: {0}")]
+    Cgroup(String),
+    #[error("cannot keep the seccomp filter for processes that are added later: {0}")]
+    Filter(io::Error),
+}
