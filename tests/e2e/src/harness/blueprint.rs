@@ -122,7 +122,17 @@ impl<'b> Blueprint<'b> {
     }
 
     pub(crate) fn host_pids(self) -> Self {
-        self.change(|spec| spec::set_namespace(spec, "pid", None))
+        self.hosts("pid")
+    }
+
+    /// Shares the host's namespace of a kind.
+    pub(crate) fn hosts(self, kind: &str) -> Self {
+        self.change(|spec| {
+            spec::set_namespace(spec, kind, None);
+            if kind == "uts" {
+                spec["hostname"].take();
+            }
+        })
     }
 
     /// Root inside is `first` outside.

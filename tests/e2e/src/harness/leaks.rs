@@ -175,7 +175,8 @@ fn is_usual(trace: &str) -> bool {
         // found by its mount.
         || path.starts_with("/run/docker/netns")
         // What crun compiled seccomp profiles to.
-        || path.starts_with("/run/docker/runtime-runc/moby/.cache")
+        || path.ends_with("/.cache")
+        || path.contains("/.cache/seccomp")
         || path == "/run/docker/containerd"
         || path == "/run/docker/runtime-runc"
         || path == "/run/docker/runtime-runc/moby"

@@ -12,6 +12,7 @@ mod execs;
 mod faults;
 mod harness_itself;
 mod hooks;
+mod identity;
 mod images;
 mod lifecycle;
 mod limits;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         mounts::scenarios(),
         images::scenarios(),
         users::scenarios(),
+        identity::scenarios(),
         faults::scenarios(),
         shim_gone::scenarios(),
         containerd_gone::scenarios(),

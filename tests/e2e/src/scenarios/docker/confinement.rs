@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{back, counting};
 use crate::harness::*;
+use crate::scenarios::identity::{NOT_ASKED, may_not_ask};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let no_init = |_: &Combination, _: &Settings| !Path::new("/usr/bin/docker-init").exists();
@@ -15,21 +16,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .impossible_if(may_not_ask, NOT_ASKED),
         docker_scenario!(a_privileged_container_is_so_again),
         docker_scenario!(processes_added_later_have_the_same_rights).impossible_if(may_not_ask, NOT_ASKED),
+        docker_scenario!(what_a_privileged_exec_left_behind_is_refused_by_name),
         docker_scenario!(an_init_process_is_there_again).impossible_if(no_init, "there is no docker-init"),
     ]
     .into_iter()
     .map(Scenario::comes_back)
     .collect()
-}
-
-const NOT_ASKED: &str = "without CAP_SYS_RESOURCE CRIU can't ask for limits of another user's process";
-
-fn may_not_ask(_: &Combination, _: &Settings) -> bool {
-    const SYS_RESOURCE: u32 = 24;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let rights = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let rights = rights.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
-    rights.is_some_and(|rights| rights >> SYS_RESOURCE & 1 == 0)
 }
 
 fn masked_and_guarded_paths_are_so_again(docker: &Docker<'_>) -> Outcome {
@@ -70,6 +62,8 @@ fn system_calls_are_filtered_again(docker: &Docker<'_>) -> Outcome {
     ensure!(text.contains("Seccomp:\t2"), "its first process has {text}");
     let said = docker.refusal(&["exec", &container.name, "unshare", "--mount", "true"])?;
     ensure!(said.contains("Operation not permitted"), "it says {said}");
+    let added = container.exec(&["grep", "Seccomp:", "/proc/self/status"])?;
+    ensure_eq!(added, "Seccomp:\t2\n", "of an added process");
     container.rm()
 }
 
@@ -102,5 +96,26 @@ fn an_init_process_is_there_again(docker: &Docker<'_>) -> Outcome {
     container.is_well()?;
     container.call(&["stop"])?;
     ensure_eq!(container.inspect(".State.ExitCode")?, "143", "the exit code");
+    container.rm()
+}
+
+fn what_a_privileged_exec_left_behind_is_refused_by_name(docker: &Docker<'_>) -> Outcome {
+    let container = counting(docker, &[])?;
+    let leaves = [
+        "exec",
+        "--privileged",
+        &container.name,
+        "sh",
+        "-c",
+        "setsid guest idle </dev/null >/dev/null 2>&1 &",
+    ];
+    docker.call(&leaves)?;
+    let left = || container.call(&["top"]).ok().filter(|text| text.contains("guest idle")).map(drop);
+    eventually("it has started", left)?;
+    let refusal = docker.refusal(&["checkpoint", "create", &container.name, "one"])?;
+    ensure!(refusal.contains("guest (pid ") && refusal.contains("may do more than"), "{refusal}");
+    // The first process isn't to be killed from inside.
+    container.shell("kill -9 $(pidof guest)")?;
+    container.is_well()?;
     container.rm()
 }
