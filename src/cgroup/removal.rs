@@ -39,6 +39,11 @@ impl Cgroup {
         self.try_remove()
     }
 
+    /// Thaws it and all below, whoever froze them. For what is to be killed, or is empty.
+    pub fn release(&self) {
+        self.0.own_folders().flat_map(file::tree).for_each(|folder| thaw(&folder));
+    }
+
     fn kill(&self, doomed: impl Fn(u32) -> bool) {
         let (doomed, others): (Vec<u32>, Vec<u32>) =
             self.processes().unwrap_or_default().into_iter().partition(|pid| doomed(*pid));
@@ -49,7 +54,7 @@ impl Cgroup {
         // With version 1 even a killed process can't die while it is frozen. Others that
         // are paused here stay so.
         if others.is_empty() && !doomed.is_empty() {
-            self.0.own_folders().flat_map(file::tree).for_each(|folder| thaw(&folder));
+            self.release();
         }
     }
 

@@ -198,10 +198,15 @@ async fn start_anew(subject: &Subject, no_new_keyring: bool) -> Result<Live, Err
 /// Notes that the container's cgroup is the container's alone, so that whoever cleans up
 /// may end all that is in it.
 pub(crate) fn claim_cgroup(subject: &Subject) {
-    if subject.spec.cgroup_folder().is_some() && !is_occupied(&subject.spec) {
-        // Without the note, only what the runtime knows is ended.
-        let _ = write_atomically(&subject.bundle.join(bundle::OWN_CGROUP), b"");
+    if subject.spec.cgroup_folder().is_none() || is_occupied(&subject.spec) {
+        return;
     }
+    // Whoever was put into one that a killed runtime left frozen would stand still there.
+    if let Some(left) = spec_cgroup(&subject.spec) {
+        left.release();
+    }
+    // Without the note, only what the runtime knows is ended.
+    let _ = write_atomically(&subject.bundle.join(bundle::OWN_CGROUP), b"");
 }
 
 pub(crate) fn is_occupied(spec: &Spec) -> bool {

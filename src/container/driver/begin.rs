@@ -141,7 +141,7 @@ impl Driver {
             self.abort.abort();
         }
         let runtime = self.subject.runtime.clone();
-        let frozen = self.cgroup.clone().filter(|_| self.phase == Phase::Paused && signal == SIGKILL);
+        let doomed = self.cgroup.clone().filter(|_| self.phase != Phase::Checkpointing && signal == SIGKILL);
         self.spawn(async move {
             let result = match runtime.kill(signal, all).await {
                 Err(error) if matches!(error.cause(), Cause::NotRunning | Cause::NoContainer) => {
@@ -149,11 +149,9 @@ impl Driver {
                 }
                 result => result.map_err(Error::from),
             };
-            // With cgroup v1 not even SIGKILL ends what is frozen.
-            if let Some(cgroup) = frozen
-                && let Err(error) = cgroup.thaw(Instant::now() + THAW_PATIENCE).await
-            {
-                tracing::warn!(%error, "a paused container was killed and can't be thawed");
+            // With cgroup v1 not even SIGKILL ends what is frozen, by whomever.
+            if let Some(cgroup) = doomed.filter(|_| result.is_ok()) {
+                cgroup.release();
             }
             let _ = reply.send(result);
             Done::Nothing
