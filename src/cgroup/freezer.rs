@@ -76,6 +76,16 @@ impl Cgroup {
         Ok(())
     }
 
+    /// The cgroup, this or one above, that was frozen by itself and doesn't hold `other`.
+    pub fn frozen_apart_from(&self, other: &Self) -> Option<&Path> {
+        let (own, other) = (self.folder("freezer")?, other.folder("freezer")?);
+        let apart = own.ancestors().take_while(|folder| !other.starts_with(folder));
+        let is_on = |folder: &Path, name| matches!(file::number(&folder.join(name)), Ok(Some(1)));
+        apart
+            .into_iter()
+            .find(|folder| is_on(folder, "freezer.self_freezing") || is_on(folder, "cgroup.freeze"))
+    }
+
     /// Whether it stands still now, for whatever reason.
     pub fn frozen(&self) -> Result<Freezer, Error> {
         Switch::of(self)?.state()
@@ -241,6 +251,24 @@ mod tests {
         for _ in 0..2 {
             cgroup.thaw(soon()).await.unwrap();
             assert_eq!(cgroup.frozen().unwrap(), Freezer::Thawed);
+        }
+    }
+
+    #[test]
+    fn who_was_frozen_apart_is_found_from_below() {
+        for order in ["freezer.self_freezing", "cgroup.freeze"] {
+            let folder = tempfile::tempdir().unwrap();
+            let [first, inner] = ["first", "inner"].map(|name| folder.path().join(name));
+            fs::create_dir_all(&first).unwrap();
+            fs::create_dir_all(inner.join("deep")).unwrap();
+            let [top, first, deep] = [folder.path(), &first, &inner.join("deep")].map(Cgroup::unified);
+            // What holds all of them is the container's own pause.
+            fs::write(folder.path().join(order), "1\n").unwrap();
+            assert_eq!(deep.frozen_apart_from(&first), None);
+            fs::write(inner.join(order), "1\n").unwrap();
+            assert_eq!(deep.frozen_apart_from(&first), Some(&*inner));
+            assert_eq!(deep.frozen_apart_from(&top), Some(&*inner));
+            assert_eq!(first.frozen_apart_from(&deep), None);
         }
     }
 

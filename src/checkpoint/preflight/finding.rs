@@ -20,6 +20,7 @@ pub enum What {
     ExecSession,
     ExternalUnixSocket,
     FileLock,
+    Frozen,
     GhostFile,
     Gpu,
     IoUring,
@@ -87,6 +88,7 @@ impl What {
             What::ExecSession => "was added to the container",
             What::ExternalUnixSocket => "has a unix socket connected to the outside",
             What::FileLock => "holds a file lock",
+            What::Frozen => "is frozen",
             What::GhostFile => "has a deleted file open that is over the limit",
             What::Gpu => "uses a GPU",
             What::IoUring => "uses io_uring",
@@ -120,6 +122,7 @@ impl What {
                 "let it close the socket; the annotation cryo.external-unix-sockets=true keeps datagram sockets"
             }
             What::FileLock => "let it give the lock up, or leave out the annotation cryo.file-locks=false",
+            What::Frozen => "thaw its cgroup, which lies inside the container's",
             What::GhostFile => "let it close the file, or set the annotation cryo.ghost-limit higher",
             What::Gpu => "install CRIU's plugin for it, or let it close the device",
             What::IoUring => "switch io_uring off in its configuration",
@@ -184,6 +187,7 @@ mod tests {
         What::ExecSession,
         What::ExternalUnixSocket,
         What::FileLock,
+        What::Frozen,
         What::GhostFile,
         What::Gpu,
         What::IoUring,

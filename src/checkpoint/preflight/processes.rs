@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::process::{Process, program, text};
 use super::{Finding, What};
+use crate::cgroup::Cgroup;
 use crate::rights::Rights;
 
 /// Of these there can be only one of each in an image: CRIU nests no others than those
@@ -42,12 +43,25 @@ pub(super) fn unstoppable(init: u32, family: &[Process]) -> Vec<Finding> {
             // then waits for it until it is killed.
             found.push(Finding::new(What::Stopped, process, "by a signal".to_owned(), freezer_is_old));
         }
+        if let Some(cgroup) = frozen_apart(process, init, &memberships) {
+            found.push(Finding::new(What::Frozen, process, cgroup, true));
+        }
         if process.state == 'Z' && process.threads > 1 {
             let left = format!("{} threads run on", process.threads - 1);
             found.push(Finding::new(What::LostLeader, process, left, process.inside));
         }
     }
     found
+}
+
+/// The cgroup inside the container's that was frozen with this process in it. CRIU lets a
+/// container go to look at it, which leaves that one frozen.
+fn frozen_apart(process: &Process, init: u32, of_init: &str) -> Option<String> {
+    if text(&format!("/proc/{}/cgroup", process.pid))? == of_init {
+        return None;
+    }
+    let (own, first) = (Cgroup::of_process(process.pid).ok()?, Cgroup::of_process(init).ok()?);
+    own.frozen_apart_from(&first).map(|folder| folder.display().to_string())
 }
 
 /// Who lives in namespaces, or in a session, that don't fit into an image.
