@@ -14,6 +14,7 @@ mod error;
 mod file;
 mod freezer;
 mod limits;
+pub mod nested;
 mod oom;
 mod place;
 mod rdma;

@@ -238,6 +238,10 @@ impl Attempt<'_> {
         if let Err(error) = seal::keep_unread(folder, self.container.process.pid()) {
             tracing::warn!(%error, "what the container hasn't read of its input isn't in the checkpoint");
         }
+        if self.options.cgroups_mode.as_deref() != Some("ignore") {
+            let first = self.container.process.pid();
+            self.container.cgroup.note_nested(first, folder).map_err(failed)?;
+        }
         let network = unlock::Network::locked(self.container, &self.options, &self.request.policy);
         let call = CriuCall {
             version: &self.version,

@@ -17,11 +17,13 @@ pub mod processes;
 pub mod timers;
 
 use std::io;
+use std::path::PathBuf;
 
 pub use options::Options;
 
 /// Set by CRIU for the scripts it runs.
 const PID_VARIABLE: &str = "CRTOOLS_INIT_PID";
+const IMAGE_VARIABLE: &str = "CRTOOLS_IMAGE_DIR";
 
 /// Our own binary, as a script for CRIU to run; found even if its file was replaced.
 pub fn our_script() -> String {
@@ -32,6 +34,11 @@ pub fn our_script() -> String {
 pub fn first_process() -> io::Result<u32> {
     let pid = std::env::var(PID_VARIABLE).ok().and_then(|pid| pid.parse().ok());
     pid.ok_or_else(|| io::Error::other("CRIU names no process"))
+}
+
+/// The image that CRIU works with, as it names it to the scripts it runs.
+pub fn image_folder() -> PathBuf {
+    std::env::var_os(IMAGE_VARIABLE).unwrap_or_default().into()
 }
 
 /// The name under which runc and crun both hand a network namespace to CRIU.

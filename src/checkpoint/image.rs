@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use super::is_temporary;
 use super::manifest::{self, Manifest};
 use super::seal::is_sealed;
+use crate::cgroup::nested;
 use crate::criu::images;
 
 /// Where a dump goes while the place it is meant for holds an older image.
@@ -347,7 +348,7 @@ fn remove_files(folder: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
 
 /// A file of an image; whatever else lies in the folder is the client's.
 fn is_image_file(name: &str) -> bool {
-    images::is_image_file(name) || name == DESCRIPTORS_FILE || name == UNREAD_FILE
+    images::is_image_file(name) || name == DESCRIPTORS_FILE || name == UNREAD_FILE || name == nested::FILE
 }
 
 #[cfg(test)]

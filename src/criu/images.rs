@@ -33,6 +33,10 @@ pub const CGROUP_FILE: &str = "cgroup.img";
 /// A cgroup's property and its value, each with a tag and a length.
 const FROZEN: &[u8] = b"\x0a\x0dfreezer.state\x12\x06FROZEN";
 const THAWED: &[u8] = b"\x0a\x0dfreezer.state\x12\x06THAWED";
+/// The name of a property, and one of the same length that CRIU, whose names end at the first
+/// zero, reads as that of a property which it never sets.
+const CONTROLLERS: &[u8] = b"\x0a\x16cgroup.subtree_control\x12";
+const NEVER_SET: &[u8] = b"\x0a\x16cgroup.procs\0\0\0\0\0\0\0\0\0\0\x12";
 
 /// The first process of the tree.
 #[derive(Clone, PartialEq, Message)]
@@ -149,15 +153,23 @@ pub fn describes_network(name: &str) -> bool {
     name.ends_with(".img") && name.split_once('-').is_some_and(|(kind, _)| KINDS.contains(&kind))
 }
 
-/// The file that describes cgroups, without any that is frozen; nothing if none is.
+/// The file that describes cgroups, without any that is frozen, and without controllers that
+/// are switched on: CRIU tries that below cgroups that lack them. Nothing if there are none.
 pub fn thawed(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut thawed = bytes.to_vec();
+    let frozen = replace(&mut thawed, FROZEN, THAWED);
+    let switched = replace(&mut thawed, CONTROLLERS, NEVER_SET);
+    (frozen || switched).then_some(thawed)
+}
+
+/// Whether there was something to replace by something of the same length.
+fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) -> bool {
     let mut from = 0;
-    while let Some(at) = thawed[from..].windows(FROZEN.len()).position(|window| window == FROZEN) {
-        from += at + FROZEN.len();
-        thawed[from - THAWED.len()..from].copy_from_slice(THAWED);
+    while let Some(at) = bytes[from..].windows(old.len()).position(|window| window == old) {
+        from += at + old.len();
+        bytes[from - new.len()..from].copy_from_slice(new);
     }
-    (from > 0).then_some(thawed)
+    from > 0
 }
 
 /// An image file that says: this network namespace comes from outside.
@@ -304,5 +316,15 @@ pub(super) mod tests {
         let file = [b"\x01\x02", FROZEN, b"between", FROZEN, b"\x03"].concat();
         assert_eq!(thawed(&file).unwrap(), [b"\x01\x02", THAWED, b"between", THAWED, b"\x03"].concat());
         assert_eq!(thawed(b"a path named FROZEN"), None);
+    }
+
+    #[test]
+    fn controllers_are_left_to_us() {
+        let is = b"\x1a\x20\x0a\x16cgroup.subtree_control\x12\x04pids\x1a";
+        let changed = thawed(is).unwrap();
+        assert_eq!(changed.len(), is.len());
+        assert!(changed.starts_with(b"\x1a\x20\x0a\x16cgroup.procs\0"), "{changed:?}");
+        assert_eq!(&changed[26..], b"\x12\x04pids\x1a");
+        assert_eq!(thawed(b"\x0a\x0ccgroup.procs\x12\0"), None);
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::bundle::{self, edit_config, set};
 use crate::cgroup::Cgroup;
+use crate::cgroup::nested::{self, Restorer};
 use crate::container::{Subject, is_occupied, is_shared};
 use crate::reaper::Process;
 
@@ -36,6 +37,7 @@ fn beside(path: &str, id: &str) -> String {
 
 /// Says where the container's first process is if it isn't in the container's cgroup.
 pub(super) fn check(subject: &Subject, process: &Process) -> Result<(), String> {
+    put_back(subject, process)?;
     let wanted = &subject.spec.linux.cgroups_path;
     // systemd makes its own path of it, and without one the runtime chooses.
     if wanted.is_empty() || wanted.contains(':') {
@@ -51,6 +53,17 @@ pub(super) fn check(subject: &Subject, process: &Process) -> Result<(), String> 
     } else {
         Err(format!("it is in {there}, not in /{}", wanted.display()))
     }
+}
+
+/// What is inside the container's cgroup and couldn't be set before its runtime was done.
+fn put_back(subject: &Subject, process: &Process) -> Result<(), String> {
+    if !subject.bundle.join(nested::FILE).exists() || process.is_dead() {
+        return Ok(());
+    }
+    let cgroup = Cgroup::of_container(process.pid(), &subject.spec.linux.cgroups_path);
+    let cgroup = cgroup.map_err(|error| error.to_string())?;
+    let restored = cgroup.restore_nested(process.pid(), &subject.bundle, &Restorer::IsGone);
+    restored.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

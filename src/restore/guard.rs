@@ -8,6 +8,8 @@
 //! there changes something of the host's. Shared mounts, whose peers are outside. And the
 //! name of a container that comes back under another id.
 
+mod cgroups;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +23,7 @@ use rustix::mount::{
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Deserialize;
 
-use crate::bundle::CONFIG;
+use crate::bundle::{CONFIG, Spec};
 use crate::criu;
 use crate::mount::table;
 
@@ -120,6 +122,7 @@ impl Mount {
 pub(super) fn is_needed(bundle: &Path) -> bool {
     // What can't be read is told of when it is done.
     !mounts(bundle).is_ok_and(|mounts| mounts.is_empty())
+        || Spec::read(bundle).is_ok_and(|spec| cgroups::is_needed(&spec))
 }
 
 fn mounts(bundle: &Path) -> io::Result<Vec<Mount>> {
@@ -147,6 +150,9 @@ pub fn adjust(action: &str, bundle: &Path) -> io::Result<()> {
     if let Ok(name) = std::env::var(NAME_VARIABLE) {
         take_name(pid, &name)?;
     }
+    let spec = Spec::read(bundle).map_err(io::Error::other)?;
+    cgroups::restore(pid, &spec, &shim, bundle)?;
+    let wrong = cgroups::wrong(pid, &spec)?;
     let namespace = fs::File::open(format!("/proc/{pid}/ns/mnt"))?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
     let failed = |mount: &Mount, error| {
@@ -154,6 +160,9 @@ pub fn adjust(action: &str, bundle: &Path) -> io::Result<()> {
     };
     for mount in &mounts {
         mount.limit().map_err(|error| failed(mount, error))?;
+    }
+    for mount in &wrong {
+        mount.replace()?;
     }
     for Peer { mount, outside } in peers {
         join(&outside, &mount.destination).map_err(|error| failed(mount, error.into()))?;
