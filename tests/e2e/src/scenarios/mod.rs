@@ -1,6 +1,7 @@
 //! What is demanded of a shim, by area.
 
 mod bootstrap;
+mod cgroups;
 mod checkpoints;
 mod containerd_gone;
 mod contents;
@@ -43,6 +44,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         events::scenarios(),
         signals::scenarios(),
         limits::scenarios(),
+        cgroups::scenarios(),
         execs::scenarios(),
         streams::scenarios(),
         socket::scenarios(),

@@ -25,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_shim_may_die_in_the_middle_of_a_restore).fifo_only().cryo_only(lingers),
         scenario!(a_shim_may_die_between_create_and_start_of_a_restore).restores(),
         scenario!(a_restored_task_ends_with_its_shim).restores(),
+        scenario!(a_restored_task_that_is_paused_ends_with_its_shim).fifo_only().restores(),
         scenario!(a_half_made_image_is_known_as_such).fifo_only().restores(),
         scenario!(a_shim_may_die_while_containerd_is_away).fifo_only(),
     ]
@@ -224,6 +225,20 @@ fn a_restored_task_ends_with_its_shim(bench: &Bench) -> Outcome {
     let ended = Event::Exit { of: again.id.clone(), pid, status: 137 };
     again.wait_for_event("exit", |event| *event == ended)?;
     Ok(())
+}
+
+fn a_restored_task_that_is_paused_ends_with_its_shim(bench: &Bench) -> Outcome {
+    let task = bench.run(&["tree", "2"])?;
+    task.stdout().wait_for_line("ready")?;
+    let image = task.end_as_image()?;
+    let again = task.again_from(&image).start()?;
+    again.pause()?;
+    ensure!(cgroup::is_frozen(again.cgroup()), "the cgroup isn't frozen");
+    kill(shim_of(&again)?, Signal::SIGKILL)?;
+    is_gone(&again)?;
+    let third = task.again_from(&image).start()?;
+    third.asks(1, "alive 2")?;
+    third.end()
 }
 
 fn a_shim_may_die_while_containerd_is_away(bench: &Bench) -> Outcome {
