@@ -23,6 +23,7 @@ echo                                repeat each line of stdin, then say EOF
 deaf                                the same, but not before SIGUSR1
 copy                                stdin to stdout, byte by byte the same
 burst BYTES                         a known pattern, as fast as it goes
+pour MIB                            the same without end, at least MIB a second
 flood BYTES                         dots, faster than that
 bytes                               every value a byte can have, 1000 times
 exit N                              end with that status
@@ -63,6 +64,7 @@ fn run(words: &[&str]) -> io::Result<u8> {
         ["deaf"] => streams::deaf(),
         ["copy"] => streams::copy(),
         ["burst", bytes] => streams::burst(number(bytes)?),
+        ["pour", mib] => streams::pour(number(mib)?),
         ["flood", bytes] => streams::flood(number(bytes)?),
         ["bytes"] => streams::bytes(),
         ["exit", status] => Ok(number(status)? as u8),

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Write};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -79,6 +79,18 @@ pub(crate) fn flood(bytes: usize) -> io::Result<u8> {
     let mut left = bytes;
     while left > 0 {
         left -= rustix::io::write(stdout, &chunk[..left.min(chunk.len())])?;
+    }
+    Ok(0)
+}
+
+/// The pattern of a burst without end, so many MiB a second or more after a pause.
+pub(crate) fn pour(mib: usize) -> io::Result<u8> {
+    let block: Vec<u8> = (0..89).map(|n| b'!' + n).cycle().take(89 * 736).collect();
+    let begun = Instant::now();
+    for written in 0_u64.. {
+        io::stdout().write_all(&block)?;
+        let due = Duration::from_secs_f64((written * block.len() as u64) as f64 / (mib << 20) as f64);
+        thread::sleep(due.saturating_sub(begun.elapsed()));
     }
     Ok(0)
 }

@@ -24,6 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(execs_end_before_their_container_by_a_checkpoint_with_exit),
         scenario!(many_processes_go_on_over_a_checkpoint).fifo_only(),
         scenario!(one_checkpoint_after_another_succeeds),
+        scenario!(output_that_never_rests_stays_whole),
         scenario!(checkpoints_of_several_containers_at_once_succeed).fifo_only(),
         scenario!(a_checkpoint_leaves_the_network_usable).fifo_only(),
         scenario!(a_checkpoint_leaves_the_hosts_network_usable).fifo_only(),
@@ -203,6 +204,19 @@ fn one_checkpoint_after_another_succeeds(bench: &Bench) -> Outcome {
     }
     task.stdout().counted()?;
     end_by_checkpoint(bench, &task)
+}
+
+fn output_that_never_rests_stays_whole(bench: &Bench) -> Outcome {
+    const MIB: usize = 1 << 20;
+    let task = bench.run(&["pour", "50"])?;
+    for _ in 0..3 {
+        task.stdout().wait_for_bytes(task.stdout().bytes().len() + 10 * MIB)?;
+        task.checkpoint(&into_folder(bench, &bench.fresh_folder("image")?)?)?;
+    }
+    task.stdout().wait_for_bytes(task.stdout().bytes().len() + 10 * MIB)?;
+    task.end()?;
+    task.stdout().wait_for_end()?;
+    super::execs::check_pattern(&task.stdout().bytes())
 }
 
 fn checkpoints_of_several_containers_at_once_succeed(bench: &Bench) -> Outcome {

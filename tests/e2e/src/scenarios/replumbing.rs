@@ -20,6 +20,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_terminal_that_comes_back_passes_control_c).terminal_only(),
         scenario!(what_nobody_has_read_yet_is_neither_lost_nor_doubled).fifo_only(),
         scenario!(a_big_burst_survives_a_restore).fifo_only(),
+        scenario!(a_restore_does_not_wait_for_a_reader).fifo_only(),
     ]
     .into_iter()
     .map(Scenario::restores)
@@ -175,29 +176,54 @@ fn what_nobody_has_read_yet_is_neither_lost_nor_doubled(bench: &Bench) -> Outcom
     again.end()
 }
 
-fn a_big_burst_survives_a_restore(bench: &Bench) -> Outcome {
-    // More than all pipes on the way can hold.
-    const BYTES: usize = 8_000_000;
-    let task = bench.guest(&["burst", &BYTES.to_string()]).stdio(Kind::StuckFifo).start()?;
-    // The writer is blocked in the middle of a write when the dump comes.
+/// More than all pipes on the way can hold.
+const BURST: usize = 8_000_000;
+
+/// The writer is blocked in the middle of a write when the dump comes.
+fn end_in_a_write(task: &Task<'_>) -> Outcome<PathBuf> {
     let blocked = || {
         let name = fs::read_to_string(format!("/proc/{}/wchan", task.pid().ok()?)).ok()?;
         name.contains("pipe").then_some(())
     };
     eventually("the writer waits for its reader", blocked)?;
-    let image = bench.fresh_folder("image")?;
+    let image = task.bench.fresh_folder("image")?;
     task.checkpoint(&Checkpoint::into_folder(&image).exit())?;
     ensure_eq!(task.wait()?, 137, "the exit status");
     task.stdout().go_on();
     task.delete()?;
     task.stdout().wait_for_end()?;
+    Ok(image)
+}
+
+/// All lives together wrote the burst.
+fn is_whole(lives: &[&Task<'_>]) -> Outcome {
+    let all: Vec<u8> = lives.iter().flat_map(|task| task.stdout().bytes()).collect();
+    ensure_eq!(all.len(), BURST, "bytes in all lives together");
+    super::execs::check_pattern(&all)
+}
+
+fn a_big_burst_survives_a_restore(bench: &Bench) -> Outcome {
+    let task = bench.guest(&["burst", &BURST.to_string()]).stdio(Kind::StuckFifo).start()?;
+    let image = end_in_a_write(&task)?;
     let again = task.again_from(&image).stdio(Kind::Fifo).start()?;
     ensure_eq!(again.wait()?, 0, "the exit status");
     again.delete()?;
     again.stdout().wait_for_end()?;
-    let all = [task.stdout().bytes(), again.stdout().bytes()].concat();
-    ensure_eq!(all.len(), BYTES, "bytes before and after together");
-    let wrong = all.iter().enumerate().find(|(at, byte)| **byte != b'!' + (at % 89) as u8);
-    ensure!(wrong.is_none(), "the first wrong byte is {wrong:?}");
-    Ok(())
+    is_whole(&[&task, &again])
+}
+
+fn a_restore_does_not_wait_for_a_reader(bench: &Bench) -> Outcome {
+    let first = bench.guest(&["burst", &BURST.to_string()]).stdio(Kind::StuckFifo).start()?;
+    let image = end_in_a_write(&first)?;
+    let second = first.again_from(&image).stdio(Kind::StuckFifo).start()?;
+    super::execs::an_exec_works_in(&second)?;
+    ensure!(second.stdout().bytes().is_empty(), "somebody has read");
+    let image = end_in_a_write(&second)?;
+    let third = second.again_from(&image).stdio(Kind::StuckFifo).start()?;
+    ensure_eq!(third.status()?, Status::Running, "while nobody reads");
+    third.stdout().go_on();
+    ensure_eq!(third.wait()?, 0, "the exit status");
+    third.delete()?;
+    third.stdout().wait_for_end()?;
+    is_whole(&[&first, &second, &third])
 }
