@@ -21,6 +21,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_runtime_that_cannot_restore_can_do_so_later).restores(),
         scenario!(a_criu_that_dies_at_a_dump_lets_the_task_go_on),
         scenario!(a_criu_that_cannot_be_run_is_named).fifo_only(),
+        scenario!(a_machine_without_criu_is_told_so).fifo_only().restores(),
         scenario!(a_criu_that_dies_at_a_restore_leaves_nothing).fifo_only().restores(),
         scenario!(a_criu_killed_in_the_middle_of_a_dump_lets_the_task_go_on).fifo_only(),
         scenario!(a_criu_that_hangs_at_a_dump_is_given_up).fifo_only().cryo_only(hangs),
@@ -166,6 +167,33 @@ fn a_restore_fails_and_the_next_succeeds(bench: &Bench, program: &str, verb: &st
 
 fn a_runtime_that_cannot_restore_can_do_so_later(bench: &Bench) -> Outcome {
     a_restore_fails_and_the_next_succeeds(bench, bench.runtime().binary(), "restore", COMPLAIN)
+}
+
+fn a_machine_without_criu_is_told_so(bench: &Bench) -> Outcome {
+    let task = bench.run(&["count"])?;
+    task.stdout().wait_for_counting(3)?;
+    let kept = task.copy_image()?;
+    let criu = bench.shell("command -v criu", &[])?;
+    let folder = Path::new(criu.trim()).parent().unwrap_or(Path::new("/"));
+    let aside = bench.fresh_folder("without-criu")?;
+    let hide = "cp -a \"$1\"/. \"$2\"; rm \"$2/criu\"; mount --bind \"$2\" \"$1\"";
+    bench.shell(hide, &[folder, &aside])?;
+    let dump = fails_to_checkpoint(bench, &task, &bench.fresh_folder("image")?)?;
+    let lives = goes_on(&task);
+    let (copy, created) = task.clone_from(&kept).try_create()?;
+    let restore = match created {
+        Err(status) => status.message().to_owned(),
+        Ok(_) => refused(copy.start(), &[])?,
+    };
+    bench.shell("umount \"$1\"", &[folder])?;
+    lives?;
+    for text in [dump, restore] {
+        ensure!(text.contains("CRIU") && text.to_lowercase().contains("install"), "it says {text}");
+    }
+    let copy = task.clone_from(&kept).start()?;
+    copy.stdout().wait_for_counting(3)?;
+    copy.end()?;
+    task.end()
 }
 
 fn a_criu_that_dies_at_a_restore_leaves_nothing(bench: &Bench) -> Outcome {
