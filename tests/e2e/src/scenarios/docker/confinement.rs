@@ -11,6 +11,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         docker_scenario!(masked_and_guarded_paths_are_so_again),
         docker_scenario!(system_calls_are_filtered_again),
+        docker_scenario!(its_filter_is_the_same_to_the_byte),
         docker_scenario!(rights_are_the_same_as_before),
         docker_scenario!(another_user_with_fewer_rights_is_the_same_as_before)
             .impossible_if(may_not_ask, NOT_ASKED),
@@ -64,6 +65,44 @@ fn system_calls_are_filtered_again(docker: &Docker<'_>) -> Outcome {
     ensure!(said.contains("Operation not permitted"), "it says {said}");
     let added = container.exec(&["grep", "Seccomp:", "/proc/self/status"])?;
     ensure_eq!(added, "Seccomp:\t2\n", "of an added process");
+    container.rm()
+}
+
+/// Prints the filters of a process, the newest first.
+const FILTERS: &str = r#"
+import ctypes, os, sys
+libc, pid = ctypes.CDLL(None, use_errno=True), int(sys.argv[1])
+
+def ptrace(request, address=0, data=None):
+    answer = libc.ptrace(request, pid, ctypes.c_void_p(address), data)
+    if answer < 0:
+        raise OSError(ctypes.get_errno(), "ptrace")
+    return answer
+
+SEIZE, INTERRUPT, GET_FILTER = 0x4206, 0x4207, 0x420c
+ptrace(SEIZE)
+ptrace(INTERRUPT)
+os.waitpid(pid, 0x40000000)
+count = next(int(line.split()[1]) for line in open(f"/proc/{pid}/status") if line.startswith("Seccomp_filters:"))
+for number in range(count):
+    program = ctypes.create_string_buffer(8 * ptrace(GET_FILTER, number))
+    ptrace(GET_FILTER, number, program)
+    print(bytes(program).hex())
+"#;
+
+fn its_filter_is_the_same_to_the_byte(docker: &Docker<'_>) -> Outcome {
+    let container = counting(docker, &[])?;
+    let filters = || {
+        let pid = container.pid()?.to_string();
+        docker.bench.shell("python3 -c \"$1\" \"$2\"", &[FILTERS.as_ref(), pid.as_ref()])
+    };
+    let before = filters()?;
+    ensure!(before.len() > 1000, "its filter is {before:?}");
+    for generation in ["one", "two"] {
+        container.come_back(generation)?;
+        ensure!(filters()? == before, "after {generation} it was\n{before}and is\n{}", filters()?);
+    }
+    container.is_well()?;
     container.rm()
 }
 

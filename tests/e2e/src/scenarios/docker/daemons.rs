@@ -10,6 +10,7 @@ use crate::harness::*;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         docker_scenario!(dockerd_may_restart_before_a_checkpoint),
+        docker_scenario!(a_restarted_dockerd_stops_what_the_annotation_does_not_spare),
         docker_scenario!(dockerd_may_restart_between_checkpoint_and_restore),
         docker_scenario!(dockerd_may_restart_after_a_restore),
         docker_scenario!(containerd_may_restart_between_checkpoint_and_restore),
@@ -33,6 +34,26 @@ fn dockerd_may_restart_before_a_checkpoint(docker: &Docker<'_>) -> Outcome {
     container.come_back("one")?;
     container.is_well()?;
     container.rm()
+}
+
+/// Then it sends no options any more, whatever is asked of it.
+fn a_restarted_dockerd_stops_what_the_annotation_does_not_spare(docker: &Docker<'_>) -> Outcome {
+    let spared = counting(docker, &["--annotation", "cryo.checkpoint.exit=false"])?;
+    let stopped = counting(docker, &[])?;
+    docker.restart(Signal::SIGKILL)?;
+    spared.copy("one")?;
+    spared.is_well()?;
+    stopped.copy("one")?;
+    stopped.wait_for_status("exited")?;
+    ensure_eq!(stopped.inspect(".State.ExitCode")?, "137", "the exit code");
+    // Nothing is lost, and it is as it should be once it is back.
+    stopped.start_from("one")?;
+    stopped.copy("two")?;
+    for container in [spared, stopped] {
+        container.is_well()?;
+        container.rm()?;
+    }
+    Ok(())
 }
 
 fn dockerd_may_restart_between_checkpoint_and_restore(docker: &Docker<'_>) -> Outcome {

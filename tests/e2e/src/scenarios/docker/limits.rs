@@ -11,6 +11,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         docker_scenario!(a_memory_limit_ends_it_still),
         docker_scenario!(a_cgroup_namespace_of_the_host_or_its_own_comes_back),
         docker_scenario!(it_becomes_healthy_again),
+        docker_scenario!(its_health_may_be_asked_for_all_the_time),
         docker_scenario!(an_out_of_memory_score_comes_back),
     ]
     .into_iter()
@@ -81,6 +82,27 @@ fn it_becomes_healthy_again(docker: &Docker<'_>) -> Outcome {
     container.come_back("one")?;
     ensure!(container.inspect(".State.Health.Status")? != "unhealthy", "it is unhealthy");
     eventually("it is healthy again", healthy)?;
+    container.rm()
+}
+
+fn its_health_may_be_asked_for_all_the_time(docker: &Docker<'_>) -> Outcome {
+    let asking = "touch /tmp/asked; sleep 0.9";
+    let container = counting(docker, &["--health-cmd", asking, "--health-interval", "100ms"])?;
+    let healthy = || container.inspect(".State.Health.Status").ok().filter(|found| found == "healthy");
+    let is_asked = || -> Outcome {
+        container.shell("rm -f /tmp/asked")?;
+        eventually("it is being asked", || container.exec(&["test", "-e", "/tmp/asked"]).ok()).map(drop)
+    };
+    for round in ["one", "two"] {
+        is_asked()?;
+        container.copy(&format!("{round}-copy"))?;
+        // Docker takes whoever is paused for unhealthy, until it has asked again.
+        eventually("it is healthy after a copy", healthy)?;
+        is_asked()?;
+        container.come_back(round)?;
+        eventually("it is healthy after it came back", healthy)?;
+    }
+    container.is_well()?;
     container.rm()
 }
 

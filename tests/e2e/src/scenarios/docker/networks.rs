@@ -19,6 +19,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         docker_scenario!(a_fixed_address_is_kept),
         docker_scenario!(a_fixed_address_of_version_6_is_kept).impossible_if(no_ipv6, "there is no IPv6"),
         docker_scenario!(two_networks_come_back),
+        docker_scenario!(an_address_that_a_copy_lacks_is_named),
     ]
     .into_iter()
     .map(Scenario::comes_back)
@@ -187,5 +188,23 @@ fn two_networks_come_back(docker: &Docker<'_>) -> Outcome {
     server.come_back("one")?;
     answers(docker, "10.77.0.99", "80")?;
     answers(docker, "10.78.0.99", "80")?;
+    server.rm()
+}
+
+fn an_address_that_a_copy_lacks_is_named(docker: &Docker<'_>) -> Outcome {
+    let network = docker.network(&["--subnet", "10.77.0.0/24"])?;
+    let command = ["httpd", "-f", "-p", "10.77.0.99:80"];
+    let server = docker.run(&["--network", &network, "--ip", "10.77.0.99"], &command)?;
+    let serves = || docker.bench.shell("busybox wget -qO- http://10.77.0.99/etc/passwd", &[]);
+    eventually("it serves", || serves().ok())?;
+    server.copy("one")?;
+    let copy = docker.create(&["--network", &network, "--ip", "10.77.0.98"], &command)?;
+    server.hand_over("one", &copy)?;
+    let said = copy.start_refusal("one")?;
+    super::names(&said, &["an address that a program listens on isn't there", "old IP address"])?;
+    serves()?;
+    copy.rm()?;
+    server.come_back("two")?;
+    serves()?;
     server.rm()
 }

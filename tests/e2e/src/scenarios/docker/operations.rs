@@ -14,6 +14,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         docker_scenario!(an_exec_reads_stdin),
         docker_scenario!(an_exec_may_have_a_terminal),
         docker_scenario!(what_an_exec_left_behind_comes_back_or_is_named),
+        docker_scenario!(execs_go_on_over_a_copy_and_end_with_a_checkpoint),
         docker_scenario!(top_and_stats_know_it),
         docker_scenario!(its_memory_limit_can_be_changed),
         docker_scenario!(files_are_copied_in_and_out),
@@ -126,6 +127,27 @@ fn what_an_exec_left_behind_comes_back_or_is_named(docker: &Docker<'_>) -> Outco
         container.come_back("two")?;
         ensure!(left().is_some(), "it is gone");
     }
+    container.is_well()?;
+    container.rm()
+}
+
+fn execs_go_on_over_a_copy_and_end_with_a_checkpoint(docker: &Docker<'_>) -> Outcome {
+    let container = back(docker, &[])?;
+    let plain = Attached::by_pipes(docker, &["exec", "-i", &container.name, "guest", "echo"])?;
+    let terminal = Attached::by_terminal(docker, &["exec", "-it", &container.name, "sh"], 40, 100)?;
+    plain.output.wait_for_line("ready")?;
+    terminal.write(b"remembered=$((6 * 7))\n")?;
+    container.copy("two")?;
+    plain.write(b"still\n")?;
+    plain.output.wait_for_line("heard still")?;
+    terminal.write(b"echo still-$remembered\n")?;
+    terminal.output.wait_for_text("still-42")?;
+    container.come_back("three")?;
+    for exec in [plain, terminal] {
+        ensure_eq!(exec.wait()?, 137, "the status of exec");
+    }
+    let sessions = container.inspect(".ExecIDs")?;
+    ensure!(["[]", "<nil>"].contains(&sessions.as_str()), "it knows {sessions} still");
     container.is_well()?;
     container.rm()
 }

@@ -116,7 +116,7 @@ fn whatever_is_done_with_cgroups_it_comes_back_into_its_own(docker: &Docker<'_>)
 }
 
 /// A copy of the checkpoint of a container that counts, in a folder of the owner's.
-fn stored(docker: &Docker<'_>, first: &Container<'_>) -> Outcome<PathBuf> {
+pub(super) fn stored(docker: &Docker<'_>, first: &Container<'_>) -> Outcome<PathBuf> {
     let store = docker.bench.fresh_folder("store")?;
     first.copy("one")?;
     let image = store.join("counter");
@@ -125,7 +125,7 @@ fn stored(docker: &Docker<'_>, first: &Container<'_>) -> Outcome<PathBuf> {
     Ok(image)
 }
 
-fn allow(docker: &Docker<'_>, folder: &Path) -> Outcome {
+pub(super) fn allow(docker: &Docker<'_>, folder: &Path) -> Outcome {
     docker.bench.set_node_file(&format!("restore_from = [{folder:?}]"))
 }
 
