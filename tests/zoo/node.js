@@ -1,5 +1,5 @@
 #!/usr/bin/node
-// Node.js: timers, promises, a worker thread, a child process, and HTTP on a
+// Node.js: timers, promises, a worker thread, a child process, a watched file, and HTTP on a
 // connection that stays. Answers like zoo.py does.
 'use strict'
 
@@ -91,6 +91,22 @@ function requests() {
   )
 }
 
+// Changes of a file in memory are heard of. One that nobody has heard of yet when a
+// checkpoint comes is lost: CRIU drops it.
+function watcher() {
+  const path = '/dev/shm/watched'
+  fs.writeFileSync(path, '')
+  let heard = 0
+  fs.watch(path, () => heard++)
+  return part('watcher', async (n) => {
+    const before = heard
+    while (heard === before) {
+      fs.appendFileSync(path, `${n}\n`)
+      for (let ms = 0; ms < 500 && heard === before; ms += 10) await sleep(10)
+    }
+  })
+}
+
 // Objects that survive many collections.
 function heap() {
   const kept = new Map()
@@ -123,6 +139,6 @@ async function answer(client) {
   }
 }
 
-for (const start of [intervals, worker, child, requests, heap]) start()
+for (const start of [intervals, worker, child, watcher, requests, heap]) start()
 process.on('SIGTERM', () => process.exit(0))
 net.createServer(answer).listen('/tmp/zoo.sock', () => fs.writeSync(1, 'ready\n'))

@@ -40,6 +40,47 @@ def threads():
     return Part("threads", step)
 
 
+def crowd():
+    """200 threads, one waiting for the other in a circle."""
+    turns = [threading.Semaphore(0) for _ in range(200)]
+
+    def pass_on(place):
+        while True:
+            turns[place].acquire()
+            turns[(place + 1) % len(turns)].release()
+
+    for place in range(1, len(turns)):
+        threading.Thread(target=pass_on, args=(place,), daemon=True).start()
+
+    def step(_):
+        turns[1].release()
+        expect(turns[0].acquire(timeout=20), True, "coming round the circle")
+
+    return Part("crowd", step)
+
+
+def zombie():
+    """A child that has ended, and whose status is asked for when it is checked."""
+    children = []
+
+    def end_one():
+        child = os.fork()
+        if child == 0:
+            os._exit(7)
+        children.append(child)
+
+    def check():
+        child = children.pop()
+        state = open(f"/proc/{child}/stat").read().rsplit(")")[1].split()[0]
+        expect(state, "Z", "the ended child's state")
+        expect(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 7, "its status")
+        end_one()
+        return "a zombie"
+
+    end_one()
+    return check
+
+
 def alarms():
     """A periodic timer whose signal a handler counts."""
     signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
@@ -162,4 +203,4 @@ def count(name):
 if __name__ == "__main__":
     signal.signal(signal.SIGALRM, count("alarm"))
     signal.signal(signal.SIGUSR1, count("usr1"))
-    serve([shared(), processes(), signals(), alarms(), timers(), nameless(), threads()], [pending, accepts()])
+    serve([shared(), processes(), signals(), alarms(), timers(), nameless(), threads(), crowd()], [pending, zombie(), accepts()])

@@ -20,10 +20,16 @@ use super::wait::patient;
 /// What containers are made from: busybox and the guest.
 pub(crate) const IMAGE: &str = "guest";
 /// Real programs; big, so it stays once it is there.
-pub(crate) const WORKLOADS: &str = "workloads";
+pub(super) const WORKLOADS: &str = "workloads";
+/// A container image with them, which `tests/host/host` makes.
+const WORKLOADS_TAR: &str = "/workloads.tar";
 
 /// Longer than anything a client asks for; what lasts longer hangs.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
+
+pub(super) fn has_workloads() -> bool {
+    Path::new(WORKLOADS_TAR).exists()
+}
 
 pub(crate) struct Docker<'b> {
     pub(crate) bench: &'b Bench,
@@ -76,21 +82,30 @@ impl<'b> Docker<'b> {
     /// A container that runs in the background, with this trial's runtime.
     #[track_caller]
     pub(crate) fn run(&self, options: &[&str], command: &[&str]) -> Outcome<Container<'_>> {
-        self.make(&["run", "-d"], options, command)
+        self.make(IMAGE, &["run", "-d"], options, command)
     }
 
     /// One that waits for its start.
     #[track_caller]
     pub(crate) fn create(&self, options: &[&str], command: &[&str]) -> Outcome<Container<'_>> {
-        self.make(&["create"], options, command)
+        self.make(IMAGE, &["create"], options, command)
+    }
+
+    /// One of a real program.
+    #[track_caller]
+    pub(crate) fn run_workload(&self, options: &[&str], command: &[&str]) -> Outcome<Container<'_>> {
+        if self.call(&["images", "--quiet", WORKLOADS])?.is_empty() {
+            self.call(&["import", WORKLOADS_TAR, WORKLOADS])?;
+        }
+        self.make(WORKLOADS, &["run", "-d"], options, command)
     }
 
     /// A runtime among the options is the one that counts.
     #[track_caller]
-    fn make(&self, verb: &[&str], options: &[&str], command: &[&str]) -> Outcome<Container<'_>> {
+    fn make(&self, image: &str, verb: &[&str], options: &[&str], command: &[&str]) -> Outcome<Container<'_>> {
         let name = self.bench.next_id();
         let runtime = self.bench.runtime().binary();
-        let args = [verb, &["--name", &name, "--runtime", runtime], options, &[IMAGE], command].concat();
+        let args = [verb, &["--name", &name, "--runtime", runtime], options, &[image], command].concat();
         let id = self.call(&args)?.trim().to_owned();
         Ok(Container::new(self, name, id))
     }

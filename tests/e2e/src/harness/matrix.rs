@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::bench::Bench;
+use super::docker::has_workloads;
 use super::failure::Outcome;
 use super::settings::{Settings, settings};
 use super::slot::Daemons;
@@ -86,6 +87,11 @@ impl Scenario {
     pub(crate) fn with_docker(mut self) -> Self {
         self.daemons = Daemons::Docker;
         self.fifo_only().impossible_if(|_, settings| settings.docker.is_none(), "there is no dockerd")
+    }
+
+    /// Runs real programs.
+    pub(crate) fn with_workloads(self) -> Self {
+        self.impossible_if(|_, _| !has_workloads(), "there is no image of workloads")
     }
 
     pub(crate) fn title(&self, combination: &Combination) -> String {

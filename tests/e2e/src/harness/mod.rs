@@ -35,7 +35,7 @@ pub(crate) use blueprint::Blueprint;
 pub(crate) use containerd_client::tonic::Code;
 pub(crate) use containerd_client::types::v1::Status;
 pub(crate) use ctr::ctr;
-pub(crate) use docker::{Attached, Container, Docker, IMAGE as DOCKER_IMAGE, WORKLOADS};
+pub(crate) use docker::{Attached, Container, Docker, IMAGE as DOCKER_IMAGE};
 pub(crate) use door::Door;
 pub(crate) use failure::{During, Failure, Outcome, ensure, ensure_eq};
 pub(crate) use fakes::{Gate, Victim, fake, record_calls, record_runtime_calls};

@@ -8,6 +8,7 @@ mod confinement;
 mod connections;
 mod daemons;
 mod images;
+mod jobs;
 mod limits;
 mod logs;
 mod mounts;
@@ -15,6 +16,7 @@ mod networks;
 mod operations;
 mod policies;
 mod rounds;
+mod servers;
 mod shared;
 mod stdio;
 mod verdicts;
@@ -28,8 +30,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         operations::scenarios(),
         logs::scenarios(),
         stdio::scenarios(),
+        jobs::scenarios(),
         networks::scenarios(),
         connections::scenarios(),
+        servers::scenarios(),
         mounts::scenarios(),
         confinement::scenarios(),
         limits::scenarios(),

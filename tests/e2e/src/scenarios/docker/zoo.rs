@@ -1,13 +1,10 @@
 //! Real programs under load, each of which says by itself what it lost (see `tests/zoo`).
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::harness::*;
-
-/// A container image with the programs, which `tests/host/host` makes.
-const TAR: &str = "/workloads.tar";
 
 const FILES: &[(&str, &str)] = &[
     ("zoo.py", include_str!("../../../../zoo/zoo.py")),
@@ -15,6 +12,7 @@ const FILES: &[(&str, &str)] = &[
     ("python.py", include_str!("../../../../zoo/python.py")),
     ("redis.py", include_str!("../../../../zoo/redis.py")),
     ("nginx.py", include_str!("../../../../zoo/nginx.py")),
+    ("mariadb.py", include_str!("../../../../zoo/mariadb.py")),
     ("postgres.py", include_str!("../../../../zoo/postgres.py")),
     ("node.js", include_str!("../../../../zoo/node.js")),
     ("Jvm.java", include_str!("../../../../zoo/Jvm.java")),
@@ -24,6 +22,10 @@ const FILES: &[(&str, &str)] = &[
 const START_PATIENCE: Duration = Duration::from_secs(120);
 /// Its connections on the loopback are to survive.
 const TCP: &[&str] = &["--annotation", "cryo.tcp=established"];
+/// A library of more than a MiB is loaded that has no name any more.
+const GHOSTS: &[&str] = &["--annotation", "cryo.ghost-limit=8M"];
+/// It calls that library, by what is a preview in Java 21.
+const JAVA: &[&str] = &["java", "-Xmx64m", "--enable-preview", "--source", "21", "/zoo/Jvm.java"];
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let all = [
@@ -37,37 +39,24 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             survives(bench, TCP, &["python3", "/zoo/nginx.py", "tcp"])
         }),
         Scenario::new("zoo::node", |bench| survives(bench, &[], &["node", "/zoo/node.js"])),
-        Scenario::new("zoo::jvm", |bench| survives(bench, &[], &["java", "-Xmx64m", "/zoo/Jvm.java"])),
+        Scenario::new("zoo::jvm", |bench| survives(bench, GHOSTS, JAVA)),
         Scenario::new("zoo::jvm_by_tcp", |bench| {
-            survives(bench, TCP, &["java", "-Xmx64m", "/zoo/Jvm.java", "tcp"])
+            survives(bench, &[TCP, GHOSTS].concat(), &[JAVA, &["tcp"]].concat())
         }),
+        Scenario::new("zoo::mariadb", |bench| survives(bench, &[], &["python3", "/zoo/mariadb.py"])),
         Scenario::new("zoo::postgres", |bench| survives(bench, &[], &["python3", "/zoo/postgres.py"]))
             .impossible_if(
                 |_, _| !may_read_limits(),
                 "CRIU needs CAP_SYS_RESOURCE for other users' processes",
             ),
     ];
-    all.into_iter()
-        .map(|scenario| {
-            scenario
-                .with_docker()
-                .comes_back()
-                .long()
-                .impossible_if(|_, _| !Path::new(TAR).exists(), "there is no image of workloads")
-        })
-        .collect()
+    all.into_iter().map(|scenario| scenario.with_docker().comes_back().long().with_workloads()).collect()
 }
 
 fn survives(bench: &Bench, options: &[&str], command: &[&str]) -> Outcome {
     let docker = Docker::at(bench);
-    if docker.call(&["images", "--quiet", WORKLOADS])?.is_empty() {
-        docker.call(&["import", TAR, WORKLOADS])?;
-    }
-    let name = bench.next_id();
     let volume = format!("{}:/zoo:ro", programs(bench)?.display());
-    let run = ["run", "-d", "--name", &name, "--runtime", bench.runtime().binary(), "--volume", &volume];
-    let id = docker.call(&[&run, options, &[WORKLOADS], command].concat())?.trim().to_owned();
-    let container = Container::new(&docker, name, id);
+    let container = docker.run_workload(&[&["--volume", &volume], options].concat(), command)?;
     let ready = || container.logs().ok()?.lines().any(|line| line == "ready").then_some(());
     eventually_within(START_PATIENCE, "it is ready", ready)?;
     // Its exit code says whether anything was lost.
