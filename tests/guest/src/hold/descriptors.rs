@@ -18,6 +18,7 @@ pub(super) const KINDS: &[Kind] = &[
     ("epoll", |_| epoll()),
     ("inotify", inotify),
     ("inotify-deleted", inotify_deleted),
+    ("inotify-unread", inotify_unread),
     ("fanotify", fanotify),
     ("memfd", |_| memory(false)),
     ("memfd-sealed", |_| memory(true)),
@@ -135,6 +136,15 @@ fn inotify_deleted(folder: &str) -> io::Result<Check> {
     let (held, kept) = (watching(folder)?, File::open(folder)?);
     fs::remove_dir(folder)?;
     Ok(Box::new(move || Ok(kept.metadata()?.is_dir() && held.as_raw_fd() > 2)))
+}
+
+/// It has been told of a file, and asks later.
+fn inotify_unread(folder: &str) -> io::Result<Check> {
+    fs::create_dir_all(folder)?;
+    let mut held: File = descriptor(libc::SYS_inotify_init1, &[libc::IN_NONBLOCK as usize])?.into();
+    watch(&held, folder)?;
+    fs::write(format!("{folder}/new"), "")?;
+    Ok(Box::new(move || Ok(held.read(&mut [0; 256])? > 0)))
 }
 
 fn fanotify(folder: &str) -> io::Result<Check> {

@@ -118,6 +118,12 @@ pub(super) const DESCRIPTORS: &[Case] = &[
         &[],
         Unforeseen("a folder without a name would have to be looked for everywhere"),
     ),
+    case(
+        "inotify-unread",
+        &["hold", "inotify-unread", "/run/watched"],
+        &[],
+        Unforeseen("it is over once the program reads, which most do at once"),
+    ),
     case("fanotify", &["hold", "fanotify", "/run/watched"], &[Given::Privileges], Ready("same")),
     case("memfd", &["hold", "memfd"], &[], Ready("same")),
     case("memfd-sealed", &["hold", "memfd-sealed"], &[], Ready("same")),
