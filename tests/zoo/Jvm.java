@@ -1,12 +1,7 @@
-// A JVM: threads under locks, a scheduler, a clock, a heap that is collected all the time,
-// a library without a file, and HTTP on a loopback connection that stays. Answers like zoo.py does.
+// A JVM: threads under locks, a scheduler, a heap that is collected all the time,
+// and HTTP on a loopback connection that stays. Answers like zoo.py does.
 
 import com.sun.net.httpserver.HttpServer;
-import java.lang.foreign.Arena;
-import java.lang.foreign.FunctionDescriptor;
-import java.lang.foreign.Linker;
-import java.lang.foreign.SymbolLookup;
-import java.lang.foreign.ValueLayout;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.StandardProtocolFamily;
@@ -18,9 +13,6 @@ import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.ByteBuffer;
 import java.nio.channels.Pipe;
 import java.nio.channels.ServerSocketChannel;
-import java.nio.file.Files;
-import java.nio.file.Path;
-import java.nio.file.StandardOpenOption;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.Map;
@@ -28,7 +20,6 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.SynchronousQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
-import java.util.zip.CRC32;
 
 public class Jvm {
     static final long PATIENCE = 20_000;
@@ -131,40 +122,6 @@ public class Jvm {
         });
     }
 
-    /** Its clock never goes back. */
-    static void clock() {
-        var last = new AtomicLong(System.nanoTime());
-        new Part("clock", n -> {
-            long now = System.nanoTime(), before = last.getAndSet(now);
-            if (now < before) throw new IllegalStateException("nanoTime went back by " + (before - now));
-        });
-    }
-
-    /** A library that is called all the time, and whose file is gone since it was loaded. */
-    static void library() throws Exception {
-        var copy = Path.of("/tmp/native.so");
-        Files.copy(Path.of("/usr/lib/x86_64-linux-gnu/libz.so.1"), copy);
-        // As big as those that real programs unpack.
-        Files.write(copy, new byte[2 << 20], StandardOpenOption.APPEND);
-        var found = SymbolLookup.libraryLookup(copy, Arena.global()).find("crc32").orElseThrow();
-        Files.delete(copy);
-        var crc32 = Linker.nativeLinker().downcallHandle(found, FunctionDescriptor.of(
-            ValueLayout.JAVA_LONG, ValueLayout.JAVA_LONG, ValueLayout.ADDRESS, ValueLayout.JAVA_INT));
-        var bytes = Arena.global().allocate(8);
-        new Part("library", n -> {
-            bytes.set(ValueLayout.JAVA_LONG, 0, n);
-            var wanted = new CRC32();
-            wanted.update(bytes.toArray(ValueLayout.JAVA_BYTE));
-            try {
-                expect((long) crc32.invokeExact(0L, bytes, 8), wanted.getValue(), "the sum");
-            } catch (Exception e) {
-                throw e;
-            } catch (Throwable e) {
-                throw new IllegalStateException(e);
-            }
-        });
-    }
-
     static Thread daemon(Runnable what) {
         var thread = new Thread(what);
         thread.setDaemon(true);
@@ -196,8 +153,6 @@ public class Jvm {
         threads();
         scheduler();
         heap();
-        clock();
-        library();
         pipe();
         if (arguments.length > 0 && arguments[0].equals("tcp")) requests();
         var listener = ServerSocketChannel.open(StandardProtocolFamily.UNIX);

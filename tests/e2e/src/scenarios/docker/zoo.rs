@@ -22,11 +22,6 @@ const FILES: &[(&str, &str)] = &[
 const START_PATIENCE: Duration = Duration::from_secs(120);
 /// Its connections on the loopback are to survive.
 const TCP: &[&str] = &["--annotation", "cryo.tcp=established"];
-/// A library of more than a MiB is loaded that has no name any more.
-const GHOSTS: &[&str] = &["--annotation", "cryo.ghost-limit=8M"];
-/// It calls that library, by what is a preview in Java 21.
-const JAVA: &[&str] = &["java", "-Xmx64m", "--enable-preview", "--source", "21", "/zoo/Jvm.java"];
-
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let all = [
         Scenario::new("zoo::python", |bench| survives(bench, &[], &["python3", "/zoo/python.py"])),
@@ -39,9 +34,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             survives(bench, TCP, &["python3", "/zoo/nginx.py", "tcp"])
         }),
         Scenario::new("zoo::node", |bench| survives(bench, &[], &["node", "/zoo/node.js"])),
-        Scenario::new("zoo::jvm", |bench| survives(bench, GHOSTS, JAVA)),
+        Scenario::new("zoo::jvm", |bench| survives(bench, &[], &["java", "-Xmx64m", "/zoo/Jvm.java"])),
         Scenario::new("zoo::jvm_by_tcp", |bench| {
-            survives(bench, &[TCP, GHOSTS].concat(), &[JAVA, &["tcp"]].concat())
+            survives(bench, TCP, &["java", "-Xmx64m", "/zoo/Jvm.java", "tcp"])
         }),
         Scenario::new("zoo::mariadb", |bench| survives(bench, &[], &["python3", "/zoo/mariadb.py"])),
         Scenario::new("zoo::postgres", |bench| survives(bench, &[], &["python3", "/zoo/postgres.py"]))
