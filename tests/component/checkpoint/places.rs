@@ -44,6 +44,7 @@ fn until_it_fits(world: &World, older: bool, sizes: impl Iterator<Item = String>
     let exits = world.container("c2").started();
     let origin = world.path("origin");
     container.checkpoint(&origin, false).unwrap();
+    container.wait_for_event("checkpointed");
     let mut failures = 0;
     for size in sizes {
         let mut fitted = 0;

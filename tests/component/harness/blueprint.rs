@@ -240,12 +240,16 @@ impl<'a> Blueprint<'a> {
     }
 
     fn config(&self) -> Value {
+        // The fake runtime's containers give none up.
+        let names = rustix::thread::CapabilitySet::all().iter_names();
+        let capabilities: Vec<String> = names.map(|(name, _)| format!("CAP_{name}")).collect();
         json!({
             "ociVersion": "1.2.0",
             "process": {
                 "terminal": matches!(self.streams, Streams::Terminal),
                 "args": self.program,
                 "cwd": "/",
+                "capabilities": { "bounding": capabilities },
             },
             "root": { "path": "rootfs" },
             "annotations": self.annotations,
