@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use crate::anchor;
 use crate::bundle::Sharing;
+use crate::cgroup::nested;
 use crate::checkpoint;
 use crate::checkpoint::image::Image;
 use crate::checkpoint::injected::has_hooks;
@@ -292,7 +293,9 @@ impl Attempt {
 
     fn config(&self, hold: Option<&Path>, has_hooks: bool) -> Config {
         let mut config = Config::new(&self.policy);
-        let is_adjusted = self.new_name().is_some() || guard::is_needed(&self.subject.bundle);
+        let has_cgroups = || self.image.place().join(nested::FILE).exists();
+        let is_adjusted =
+            self.new_name().is_some() || guard::is_needed(&self.subject.bundle) || has_cgroups();
         if hold.is_some() || has_hooks || is_adjusted {
             config = config.set("action-script", criu::our_script());
         }

@@ -180,7 +180,7 @@ fn shortened(place: &str) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [What; 26] = [
+    const ALL: [What; 27] = [
         What::Aio,
         What::DeletedName,
         What::Device,
