@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use rustix::thread::{CapabilitySet, capabilities};
+
 use super::bench::Bench;
 use super::docker::has_workloads;
 use super::failure::Outcome;
@@ -94,6 +96,14 @@ impl Scenario {
         self.impossible_if(|_, _| !has_workloads(), "there is no image of workloads")
     }
 
+    /// Has processes that aren't root's.
+    pub(crate) fn with_other_users(self) -> Self {
+        self.impossible_if(
+            |_, _| !may_read_limits(),
+            "without CAP_SYS_RESOURCE CRIU can't ask for limits of another user's process",
+        )
+    }
+
     pub(crate) fn title(&self, combination: &Combination) -> String {
         match self.daemons {
             Daemons::Containerd => format!("{}::{combination}", self.name),
@@ -174,6 +184,10 @@ impl Scenario {
         }
         all
     }
+}
+
+fn may_read_limits() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
 }
 
 macro_rules! scenario {

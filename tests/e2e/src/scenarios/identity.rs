@@ -27,10 +27,7 @@ const RIGHTS: [&str; 11] = [
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(rights_come_back_as_they_were).fifo_only().restores(),
-        scenario!(another_user_comes_back_as_itself)
-            .fifo_only()
-            .restores()
-            .impossible_if(may_not_ask, NOT_ASKED),
+        scenario!(another_user_comes_back_as_itself).fifo_only().restores().with_other_users(),
         scenario!(a_filter_holds_for_whoever_is_added_after_a_restore).fifo_only().restores().cryo_only_if(
             |combination, _| combination.runtime == Runtime::Crun,
             "crun forgets the filter of a restored container",
@@ -44,18 +41,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_copy_with_more_rights_has_those_it_had).fifo_only().cryo_only(REMEMBERED),
         scenario!(an_image_without_our_notes_is_judged_by_what_it_holds).fifo_only().cryo_only(REMEMBERED),
     ]
-}
-
-pub(super) const NOT_ASKED: &str =
-    "without CAP_SYS_RESOURCE CRIU can't ask for limits of another user's process";
-
-pub(super) fn may_not_ask(_: &Combination, _: &Settings) -> bool {
-    const SYS_RESOURCE: u32 = 24;
-    let rights = fs::read_to_string("/proc/self/status").ok().and_then(|status| {
-        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-        u64::from_str_radix(line.trim(), 16).ok()
-    });
-    rights.is_some_and(|rights| rights >> SYS_RESOURCE & 1 == 0)
 }
 
 fn rights(task: &Task<'_>) -> Outcome<String> {

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::{back, counting};
 use crate::harness::*;
-use crate::scenarios::identity::{NOT_ASKED, may_not_ask};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let no_init = |_: &Combination, _: &Settings| !Path::new("/usr/bin/docker-init").exists();
@@ -13,10 +12,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         docker_scenario!(system_calls_are_filtered_again),
         docker_scenario!(its_filter_is_the_same_to_the_byte),
         docker_scenario!(rights_are_the_same_as_before),
-        docker_scenario!(another_user_with_fewer_rights_is_the_same_as_before)
-            .impossible_if(may_not_ask, NOT_ASKED),
+        docker_scenario!(another_user_with_fewer_rights_is_the_same_as_before).with_other_users(),
         docker_scenario!(a_privileged_container_is_so_again),
-        docker_scenario!(processes_added_later_have_the_same_rights).impossible_if(may_not_ask, NOT_ASKED),
+        docker_scenario!(processes_added_later_have_the_same_rights).with_other_users(),
         docker_scenario!(what_a_privileged_exec_left_behind_is_refused_by_name),
         docker_scenario!(an_init_process_is_there_again).impossible_if(no_init, "there is no docker-init"),
     ]

@@ -40,10 +40,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         }),
         Scenario::new("zoo::mariadb", |bench| survives(bench, &[], &["python3", "/zoo/mariadb.py"])),
         Scenario::new("zoo::postgres", |bench| survives(bench, &[], &["python3", "/zoo/postgres.py"]))
-            .impossible_if(
-                |_, _| !may_read_limits(),
-                "CRIU needs CAP_SYS_RESOURCE for other users' processes",
-            ),
+            .with_other_users(),
     ];
     all.into_iter().map(|scenario| scenario.with_docker().comes_back().long().with_workloads()).collect()
 }
@@ -72,12 +69,4 @@ fn programs(bench: &Bench) -> Outcome<PathBuf> {
         fs::write(folder.join(name), text)?;
     }
     Ok(folder)
-}
-
-/// Whether this machine has CAP_SYS_RESOURCE, the 24th capability.
-fn may_read_limits() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = capabilities.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    bits.is_some_and(|bits| bits & 1 << 24 != 0)
 }
