@@ -235,12 +235,11 @@ impl Attempt<'_> {
             // CRIU freezes too, but polls for it in steps of a tenth of a second.
             self.container.freeze().await?;
         }
-        if let Err(error) = seal::keep_unread(folder, self.container.process.pid()) {
-            tracing::warn!(%error, "what the container hasn't read of its input isn't in the checkpoint");
-        }
-        if self.options.cgroups_mode.as_deref() != Some("ignore") {
-            let first = self.container.process.pid();
-            self.container.cgroup.note_nested(first, folder).map_err(failed)?;
+        if let Err(source) = self.note_what_criu_forgets(folder).await {
+            if freezes {
+                self.container.thaw().await;
+            }
+            return Err(Error::Write { path: folder.to_owned(), source });
         }
         let network = unlock::Network::locked(self.container, &self.options, &self.request.policy);
         let call = CriuCall {
@@ -268,12 +267,26 @@ impl Attempt<'_> {
             // A CRIU that is killed thaws what it didn't freeze.
             let _ = self.container.freeze().await;
         }
-        self.hand_on_logs();
+        hand_on(work, self.request.work.as_deref(), &[DUMP_LOG, "stats-dump"]);
         let Err(error) = dumped else { return Ok(()) };
         if let Some(error) = calls.failure() {
             return Err(error.into());
         }
         Err(explain(error, work.join(DUMP_LOG)).await.map_or_else(Error::Runtime, Error::Criu))
+    }
+
+    /// While it stands still.
+    async fn note_what_criu_forgets(&self, folder: &Path) -> io::Result<()> {
+        let (first, folder) = (self.container.process.pid(), folder.to_owned());
+        let ignores_cgroups = self.options.cgroups_mode.as_deref() == Some("ignore");
+        let cgroup = self.container.cgroup.clone();
+        aside(move || {
+            if let Err(error) = seal::keep_unread(&folder, first) {
+                tracing::warn!(%error, "what the container hasn't read of its input isn't in the checkpoint");
+            }
+            if ignores_cgroups { Ok(()) } else { cgroup.note_nested(first, &folder) }
+        })
+        .await
     }
 
     /// The image is complete; the container runs again, or dies as it was meant to.
@@ -359,19 +372,6 @@ impl Attempt<'_> {
                 Manifest { injected: self.injected.clone(), ..manifest }.write(folder, false)
             })
             .map_err(|source| Error::Write { path: folder.to_owned(), source })
-    }
-
-    /// Clients look for CRIU's log and statistics where they asked for them.
-    fn hand_on_logs(&self) {
-        let Some(wanted) = &self.request.work else { return };
-        for name in [DUMP_LOG, "stats-dump"] {
-            let copied = hand_on(&self.work.join(name), wanted);
-            if let Err(error) = copied
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, name, folder = %wanted.display(), "can't be copied for the client");
-            }
-        }
     }
 
     async fn await_death(&self) {

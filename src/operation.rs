@@ -32,8 +32,20 @@ pub(crate) fn work_folder(subject: &Subject, operation: &str) -> Result<Folder, 
         .map_err(|source| Error::Write { path: bundle.clone(), source })
 }
 
-/// Puts a copy of a file into a folder of the client's, in place of whatever is there.
-pub(crate) fn hand_on(file: &Path, folder: &Path) -> io::Result<()> {
+/// Clients look for CRIU's logs and statistics where they asked for them.
+pub(crate) fn hand_on(work: &Path, wanted: Option<&Path>, names: &[&str]) {
+    let Some(wanted) = wanted else { return };
+    for name in names {
+        if let Err(error) = copy_into(&work.join(name), wanted)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, name, folder = %wanted.display(), "can't be copied for the client");
+        }
+    }
+}
+
+/// In place of whatever is there.
+fn copy_into(file: &Path, folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let copy = folder.join(file.file_name().unwrap_or_default());
     // Not through it: it may be a pipe, or a link to elsewhere.

@@ -216,7 +216,7 @@ impl Attempt {
         if result.is_err() {
             lock::open_all(self).await;
         }
-        self.hand_on_log(&work);
+        hand_on(&work, self.subject.restore_work.as_deref(), &[RESTORE_LOG]);
         if result.is_err() {
             let work = work.to_owned();
             aside(move || remove_mount_yard(&work)).await;
@@ -346,13 +346,6 @@ impl Attempt {
         }
         let network = self.image.network()?;
         View::with_external(&network, &self.image, bundle).map_err(Error::View)
-    }
-
-    fn hand_on_log(&self, work: &Path) {
-        let Some(wanted) = &self.subject.restore_work else { return };
-        if let Err(error) = hand_on(&work.join(RESTORE_LOG), wanted) {
-            tracing::debug!(%error, folder = %wanted.display(), "no restore log for the client");
-        }
     }
 }
 

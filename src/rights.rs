@@ -26,9 +26,12 @@ pub struct Rights {
 impl Rights {
     pub fn granted(spec: &Spec) -> Rights {
         let granted = spec.process.capabilities.all();
-        let known = granted.filter_map(|name| CapabilitySet::from_name(name.strip_prefix("CAP_")?));
+        let named = granted.map(|name| CapabilitySet::from_name(name.trim_start_matches("CAP_")));
+        // Of a name that is too new for us the number isn't known.
+        let all: CapabilitySet = CapabilitySet::all().iter_names().map(|(_, one)| one).collect();
+        let later = CapabilitySet::from_bits_retain(!all.bits());
         Rights {
-            capabilities: known.collect(),
+            capabilities: named.map(|known| known.unwrap_or(later)).collect(),
             may_gain: !spec.process.no_new_privileges,
             unfiltered: !spec.linux.is_filtered,
         }
@@ -88,7 +91,9 @@ mod tests {
         let process =
             r#"{"capabilities": {"bounding": ["CAP_KILL"], "ambient": ["CAP_CHOWN", "CAP_OF_THE_FUTURE"]}}"#;
         let rights = Rights::granted(&spec(process, "{}"));
-        assert_eq!(rights.capabilities, CapabilitySet::KILL | CapabilitySet::CHOWN);
+        assert!(rights.capabilities.contains(CapabilitySet::KILL | CapabilitySet::CHOWN));
+        assert!(!rights.capabilities.intersects(CapabilitySet::SYS_ADMIN));
+        assert!(rights.capabilities.contains(CapabilitySet::from_bits_retain(1 << 41)));
         assert!(rights.may_gain && rights.unfiltered);
         let process = r#"{"noNewPrivileges": true}"#;
         let rights = Rights::granted(&spec(process, r#"{"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}}"#));

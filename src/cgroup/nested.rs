@@ -4,7 +4,7 @@
 //! can't switch controllers on where it stands itself; of version 1 it forgets the limits of
 //! those above the first process. So they are noted at the dump and set at the restore.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::file::{self, Access};
 use super::place::Place;
 use super::{Cgroup, Error};
-use crate::criu::images::read_small;
+use crate::criu::images::{MOST_BYTES, read_small};
 use crate::reaper::parent;
 
 /// In an image: the cgroups inside the container's.
@@ -82,14 +82,24 @@ impl Cgroup {
             return Ok(());
         }
         let own = Cgroup::of_process(first).ok().and_then(|own| own.top_of(&self.top("memory")?));
-        let note = Note { first: own.unwrap_or_default(), inside };
-        fs::write(image.join(FILE), serde_json::to_vec(&note)?)
+        let note = serde_json::to_vec(&Note { first: own.unwrap_or_default(), inside })?;
+        if note.len() as u64 > MOST_BYTES {
+            return Err(io::Error::other("the container has too many cgroups to note them"));
+        }
+        fs::write(image.join(FILE), note)
     }
 
     /// Sets what has been noted in a folder, for a container whose first process is `first`.
-    pub fn restore_nested(&self, first: u32, folder: &Path, restorer: &Restorer<'_>) -> io::Result<()> {
+    /// What can't be set here, such as limits of devices or processors that this machine
+    /// lacks, is told and left out.
+    pub fn restore_nested(
+        &self,
+        first: u32,
+        folder: &Path,
+        restorer: &Restorer<'_>,
+    ) -> io::Result<Vec<Error>> {
         let bytes = match read_small(&folder.join(FILE)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             read => read?,
         };
         let note: Note = serde_json::from_slice(&bytes)?;
@@ -100,8 +110,15 @@ impl Cgroup {
         if matches!(restorer, Restorer::IsGone) {
             self.put_back(first, &note.first).map_err(io::Error::other)?;
         }
-        let set = |one: &Nested| one.restore(&self.top(&one.controller)?, first, restorer).err();
-        note.inside.iter().find_map(set).map_or(Ok(()), |error| Err(io::Error::other(error)))
+        let mut tops: BTreeMap<&str, Option<PathBuf>> = BTreeMap::new();
+        let mut problems = Vec::new();
+        for one in &note.inside {
+            let top = tops.entry(&one.controller).or_insert_with(|| self.top(&one.controller));
+            if let Some(top) = top {
+                one.restore(top, first, restorer, &mut problems);
+            }
+        }
+        Ok(problems)
     }
 
     pub fn is_unified(&self) -> bool {
@@ -114,7 +131,9 @@ impl Cgroup {
 
     fn put_back(&self, first: u32, path: &Path) -> Result<(), Error> {
         let Some(top) = self.top("memory").filter(|_| path.as_os_str() != "") else { return Ok(()) };
-        file::write(&top.join(path).join("cgroup.procs"), &first.to_string())
+        let folder = top.join(path);
+        // CRIU may have been told to leave cgroups alone.
+        if folder.is_dir() { file::write(&folder.join("cgroup.procs"), &first.to_string()) } else { Ok(()) }
     }
 
     fn nested(&self) -> Result<Vec<Nested>, Error> {
@@ -138,7 +157,9 @@ impl Cgroup {
         let folder = self.0.own_folder(controller)?;
         let within = folder.join("container");
         let is_scope = folder.extension().is_some_and(|kind| kind == "scope");
-        let is_below = is_scope && within.is_dir() && file::tree(folder).get(1) == Some(&within);
+        let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let below = || fs::read_dir(folder).into_iter().flatten().flatten().filter(is_folder).count();
+        let is_below = is_scope && within.is_dir() && below() == 1;
         Some(if is_below { within } else { folder.to_owned() })
     }
 }
@@ -153,6 +174,10 @@ impl Nested {
             for name in LIMITS.iter().flat_map(|(_, names)| names.iter()) {
                 limits.extend(read(name)?.map(|value| ((*name).to_owned(), value)));
             }
+            // An idle one has a weight that can't be set.
+            if limits.iter().any(|(name, value)| name == "cpu.idle" && value == "1") {
+                limits.retain(|(name, _)| name != "cpu.weight");
+            }
         }
         let controllers = read(CONTROLLERS)?.unwrap_or_default();
         let owner = fs::metadata(folder).map_or((0, 0), |data| (data.uid(), data.gid()));
@@ -163,18 +188,17 @@ impl Nested {
         self.controllers.is_empty() && self.limits.is_empty()
     }
 
-    fn restore(&self, top: &Path, first: u32, restorer: &Restorer<'_>) -> Result<(), Error> {
+    fn restore(&self, top: &Path, first: u32, restorer: &Restorer<'_>, problems: &mut Vec<Error>) {
         let is_own = self.path.as_os_str().is_empty();
         let folder = if is_own { top.to_owned() } else { top.join(&self.path) };
-        self.make(&folder).map_err(|source| Error::file(Access::Write, &folder, source))?;
-        let known = |name: &str| LIMITS.iter().any(|(_, names)| names.contains(&name));
-        for (name, value) in self.limits.iter().filter(|(name, _)| !is_own && known(name)) {
-            let path = folder.join(name);
-            if file::text(&path)?.is_some_and(|is| is.trim() != value) {
-                value.lines().try_for_each(|line| file::write(&path, line))?;
-            }
+        if let Err(source) = self.make(&folder) {
+            problems.push(Error::file(Access::Write, &folder, source));
+            return;
         }
-        self.switch_on(&folder, first, restorer)
+        let known = |name: &str| LIMITS.iter().any(|(_, names)| names.contains(&name));
+        let limits = self.limits.iter().filter(|(name, _)| !is_own && known(name));
+        problems.extend(limits.filter_map(|(name, value)| set(&folder.join(name), value).err()));
+        problems.extend(self.switch_on(&folder, first, restorer).err());
     }
 
     /// CRIU looks for empty ones only where the first process is.
@@ -214,6 +238,13 @@ impl Nested {
         }
         file::write(&path, &order.join(" "))
     }
+}
+
+fn set(path: &Path, value: &str) -> Result<(), Error> {
+    if file::text(path)?.is_none_or(|is| is.trim() == value) {
+        return Ok(());
+    }
+    value.lines().try_for_each(|line| file::write(path, line))
 }
 
 /// Whether a process is the first one or comes from it.
@@ -270,6 +301,17 @@ mod tests {
             (text(&is, CONTROLLERS), text(&other, "cgroup.procs")),
             ("+memory".to_owned(), "7".to_owned())
         );
+    }
+
+    #[test]
+    fn a_limit_that_can_not_be_set_here_is_told_and_keeps_nobody() {
+        let image = tempfile::tempdir().unwrap();
+        let was = folder(&[("a/io.max", "8:0 rbps=1\n"), ("a/pids.max", "9\n")]);
+        Cgroup::unified(was.path()).note_nested(1, image.path()).unwrap();
+        let is = folder(&[("a/io.max/is", "a folder"), ("a/pids.max", "max\n")]);
+        let (cgroup, aside) = (Cgroup::unified(is.path()), Cgroup::unified("/nowhere"));
+        let problems = cgroup.restore_nested(u32::MAX, image.path(), &Restorer::CanLeaveFor(&aside)).unwrap();
+        assert_eq!((problems.len(), text(&is, "a/pids.max").as_str()), (1, "9"));
     }
 
     #[test]

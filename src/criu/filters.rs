@@ -8,9 +8,13 @@ use prost::Message;
 use super::images;
 
 const FILTERS: u32 = 0x6441_3049;
+/// CRIU writes those of each process, even if all have the same.
+const MOST_BYTES: u64 = 64 << 20;
+/// Set by CRIU if all threads have the same: it gives them those of the first thread.
+const OF_ALL_THREADS: u32 = 1;
 
 #[derive(Clone, PartialEq, Message)]
-struct Filters {
+pub struct Filters {
     #[prost(message, repeated, tag = "1")]
     filters: Vec<Filter>,
 }
@@ -19,39 +23,73 @@ struct Filters {
 struct Filter {
     #[prost(bytes = "vec", tag = "1")]
     program: Vec<u8>,
-    /// The one that was there before.
+    /// The one that was added to it; CRIU calls it the previous one.
     #[prost(uint32, optional, tag = "2")]
-    earlier: Option<u32>,
+    later: Option<u32>,
+    #[prost(uint32, tag = "3")]
+    flags: u32,
 }
 
-/// What whoever has the filter of this number had first: that of its runtime. The program is
-/// as the kernel takes it.
-pub fn earliest(folder: &Path, number: u32) -> io::Result<Vec<u8>> {
-    let Filters { filters } = images::first(&folder.join("seccomp.img"), FILTERS)?;
-    let find = |number: u32| filters.get(usize::try_from(number).ok()?);
-    let chain = std::iter::successors(find(number), |filter| find(filter.earlier?));
-    // A chain without an end is no chain.
-    let mut chain = chain.take(filters.len() + 1);
-    let earliest = chain.find(|filter| filter.earlier.is_none());
-    earliest.map(|filter| filter.program.clone()).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("seccomp.img: it has no filter {number}"))
-    })
+impl Filters {
+    pub fn of(folder: &Path) -> io::Result<Filters> {
+        match images::first_within(&folder.join("seccomp.img"), FILTERS, MOST_BYTES) {
+            // Nobody has one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Filters::default()),
+            read => read,
+        }
+    }
+
+    /// Whether whoever has the filter of this number shares its filters with its threads.
+    pub(super) fn are_of_all_threads(&self, number: u32) -> bool {
+        let mut chain = self.chain(number).peekable();
+        chain.peek().is_some() && chain.all(|filter| filter.flags & OF_ALL_THREADS != 0)
+    }
+
+    /// The filter that somebody had first, after `inherited` ones, as the kernel takes it.
+    pub fn program(&self, number: u32, inherited: usize) -> Option<&[u8]> {
+        self.chain(number).nth(inherited).map(|filter| &*filter.program)
+    }
+
+    /// The oldest comes first.
+    fn chain(&self, number: u32) -> impl Iterator<Item = &Filter> {
+        let find = |number: u32| self.filters.get(usize::try_from(number).ok()?);
+        let chain = std::iter::successors(find(number), move |filter| find(filter.later?));
+        // A ring has no end.
+        chain.take(self.filters.len())
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::criu::images::tests::write_all;
 
-    #[test]
-    fn the_earliest_of_a_chain_is_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let filter = |program: u8, earlier| Filter { program: vec![program; 8], earlier };
+    pub(crate) fn write(folder: &Path, flags: u32) {
+        let filter = |program: u8, later| Filter { program: vec![program; 8], later, flags };
         let filters = vec![filter(1, None), filter(2, Some(0)), filter(3, Some(3)), filter(4, Some(2))];
-        write_all(&folder.path().join("seccomp.img"), FILTERS, &[Filters { filters }]);
-        assert_eq!(earliest(folder.path(), 1).unwrap(), [1; 8]);
-        assert_eq!(earliest(folder.path(), 0).unwrap(), [1; 8]);
-        assert!(earliest(folder.path(), 2).is_err(), "its chain is a ring");
-        assert!(earliest(folder.path(), 9).is_err(), "nobody has it");
+        write_all(&folder.join("seccomp.img"), FILTERS, &[Filters { filters }]);
+    }
+
+    #[test]
+    fn the_oldest_is_the_one_that_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), 0);
+        let filters = Filters::of(folder.path()).unwrap();
+        assert_eq!(filters.program(1, 0), Some(&[2; 8][..]));
+        assert_eq!(filters.program(1, 1), Some(&[1; 8][..]));
+        assert_eq!(filters.program(0, 1), None);
+        assert_eq!(filters.program(2, 9), None, "a ring");
+        assert_eq!(filters.program(9, 0), None);
+    }
+
+    #[test]
+    fn filters_are_shared_if_all_of_them_are() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!Filters::of(folder.path()).unwrap().are_of_all_threads(0));
+        write(folder.path(), OF_ALL_THREADS);
+        let filters = Filters::of(folder.path()).unwrap();
+        assert!(filters.are_of_all_threads(1) && !filters.are_of_all_threads(9));
+        write(folder.path(), 0);
+        assert!(!Filters::of(folder.path()).unwrap().are_of_all_threads(1));
     }
 }

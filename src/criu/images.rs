@@ -12,7 +12,7 @@ use super::NETWORK_KEY;
 
 const COMMON: u32 = 0x5456_4319;
 const INVENTORY: u32 = 0x5831_3116;
-const PSTREE: u32 = 0x5027_3030;
+pub(super) const PSTREE: u32 = 0x5027_3030;
 const IDS: u32 = 0x5443_2030;
 const NETNS: u32 = 0x5593_3752;
 
@@ -38,11 +38,14 @@ const THAWED: &[u8] = b"\x0a\x0dfreezer.state\x12\x06THAWED";
 const CONTROLLERS: &[u8] = b"\x0a\x16cgroup.subtree_control\x12";
 const NEVER_SET: &[u8] = b"\x0a\x16cgroup.procs\0\0\0\0\0\0\0\0\0\0\x12";
 
-/// The first process of the tree.
+/// A process; the first one is the container's.
 #[derive(Clone, PartialEq, Message)]
-struct Pstree {
+pub(super) struct Pstree {
     #[prost(uint32, tag = "1")]
-    pid: u32,
+    pub(super) pid: u32,
+    /// Itself among them.
+    #[prost(uint32, repeated, packed = "false", tag = "5")]
+    pub(super) threads: Vec<u32>,
 }
 
 /// Namespaces, as numbers of CRIU's own.
@@ -125,6 +128,10 @@ pub fn first_process(folder: &Path) -> io::Result<u32> {
     Ok(first::<Pstree>(&folder.join("pstree.img"), PSTREE)?.pid)
 }
 
+pub(super) fn tree(folder: &Path) -> io::Result<Vec<Pstree>> {
+    all(&folder.join("pstree.img"), PSTREE)
+}
+
 pub(super) fn first_ids(folder: &Path) -> io::Result<Ids> {
     first(&folder.join(format!("ids-{}.img", first_process(folder)?)), IDS)
 }
@@ -181,6 +188,10 @@ pub fn external_network() -> Vec<u8> {
 
 /// A file that is never large; one that is isn't what it claims to be.
 pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    read_within(path, MOST_BYTES)
+}
+
+fn read_within(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // Whoever made it may have made a pipe, at which a reader waits for ever.
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -188,13 +199,17 @@ pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(bad("it is no plain file"));
     }
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MOST_BYTES { Err(bad("it is far too large")) } else { Ok(bytes) }
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { Err(bad("it is far too large")) } else { Ok(bytes) }
 }
 
 pub(super) fn first<M: Message + Default>(path: &Path, magic: u32) -> io::Result<M> {
+    first_within(path, magic, MOST_BYTES)
+}
+
+pub(super) fn first_within<M: Message + Default>(path: &Path, magic: u32, most: u64) -> io::Result<M> {
     let read = || {
-        let bytes = read_small(path)?;
+        let bytes = read_within(path, most)?;
         M::decode(body(&bytes, magic)?).map_err(|error| bad(&error.to_string()))
     };
     let name = path.file_name().unwrap_or_default().display();
@@ -257,7 +272,7 @@ pub(super) mod tests {
 
     /// What tells about the first process and its namespaces.
     pub(crate) fn write_first(folder: &Path, number: u32, its: Ids, hosts: Ids) {
-        write(folder, "pstree.img", PSTREE, &Pstree { pid: number }.encode_to_vec());
+        write(folder, "pstree.img", PSTREE, &Pstree { pid: number, ..Pstree::default() }.encode_to_vec());
         write(folder, &format!("ids-{number}.img"), IDS, &its.encode_to_vec());
         let inventory = Inventory { hosts: Some(hosts) }.encode_to_vec();
         let length = u32::try_from(inventory.len()).unwrap().to_le_bytes();
@@ -268,7 +283,7 @@ pub(super) mod tests {
     #[test]
     fn the_network_of_the_first_process_is_found() {
         let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), "pstree.img", PSTREE, &Pstree { pid: 1 }.encode_to_vec());
+        write(folder.path(), "pstree.img", PSTREE, &Pstree { pid: 1, ..Pstree::default() }.encode_to_vec());
         write(
             folder.path(),
             "ids-1.img",

@@ -1,13 +1,13 @@
 //! Who is in an image, and with which rights.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use prost::Message;
 use rustix::thread::CapabilitySet;
 
-use super::images;
+use super::filters::Filters;
+use super::images::{self, Pstree};
 use crate::rights::Rights;
 
 const CORE: u32 = 0x5505_3847;
@@ -77,23 +77,35 @@ struct Credentials {
 }
 
 /// All that will run. Who has ended has no rights any more.
-pub fn all(folder: &Path) -> io::Result<Vec<Process>> {
+pub fn all(folder: &Path, filters: &Filters) -> io::Result<Vec<Process>> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let number = name.strip_prefix("core-").and_then(|rest| rest.strip_suffix(".img"));
-        let Some(number) = number.and_then(|number| number.parse().ok()) else { continue };
-        let core: Core = images::first(&folder.join(&name), CORE)?;
-        if core.task.as_ref().is_some_and(|task| task.state == DEAD) {
-            continue;
+    for Pstree { pid, threads } in images::tree(folder)? {
+        let Some(first) = read(folder, pid)? else { continue };
+        for number in threads.into_iter().filter(|number| *number != pid) {
+            let Some(mut thread) = read(folder, number)? else { continue };
+            if thread.filter.is_none()
+                && first.filter.is_some_and(|number| filters.are_of_all_threads(number))
+            {
+                thread.filter = first.filter;
+                thread.rights.unfiltered = false;
+            }
+            all.push(thread);
         }
-        let process = Process::of(number, core).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{name}: it doesn't tell whose process it is"))
-        })?;
-        all.push(process);
+        all.push(first);
     }
-    all.sort_by_key(|process| process.number);
     Ok(all)
+}
+
+fn read(folder: &Path, number: u32) -> io::Result<Option<Process>> {
+    let name = format!("core-{number}.img");
+    let core: Core = images::first(&folder.join(&name), CORE)?;
+    if core.task.as_ref().is_some_and(|task| task.state == DEAD) {
+        return Ok(None);
+    }
+    let process = Process::of(number, core).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("{name}: it doesn't tell whose process it is"))
+    })?;
+    Ok(Some(process))
 }
 
 impl Process {
@@ -128,6 +140,8 @@ fn bits(words: &[u32]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::criu::filters;
+    use crate::criu::images::PSTREE;
     use crate::criu::images::tests::write_all;
 
     fn core(state: u32, credentials: Option<Credentials>) -> Core {
@@ -138,10 +152,17 @@ mod tests {
         }
     }
 
+    fn write(folder: &Path, processes: &[(u32, &[u32])], cores: Vec<(u32, Core)>) {
+        let tree = processes.iter().map(|(pid, threads)| Pstree { pid: *pid, threads: threads.to_vec() });
+        write_all(&folder.join("pstree.img"), PSTREE, &tree.collect::<Vec<_>>());
+        for (number, core) in cores {
+            write_all(&folder.join(format!("core-{number}.img")), CORE, &[core]);
+        }
+    }
+
     #[test]
     fn who_lives_is_read_with_its_rights() {
         let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, core: Core| write_all(&folder.path().join(name), CORE, &[core]);
         let credentials = Credentials {
             user: 999,
             bounding: vec![1 << 5, 1 << 8],
@@ -150,9 +171,9 @@ mod tests {
             label: Some("docker-default".into()),
             ..Credentials::default()
         };
-        write("core-12.img", core(1, Some(credentials)));
-        write("core-3.img", core(DEAD, None));
-        let all = all(folder.path()).unwrap();
+        let cores = vec![(12, core(1, Some(credentials))), (3, core(DEAD, None))];
+        write(folder.path(), &[(12, &[12]), (3, &[3])], cores);
+        let all = all(folder.path(), &Filters::default()).unwrap();
         assert_eq!(all.len(), 1);
         let Process { number, program, user, rights, label, filter } = &all[0];
         assert_eq!((*number, program.as_str(), *user), (12, "redis", 999));
@@ -163,10 +184,25 @@ mod tests {
     }
 
     #[test]
+    fn threads_have_the_filters_of_their_process_if_criu_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let credentials = || Some(Credentials::default());
+        let thread =
+            Core { task: None, thread: Some(Thread { credentials: credentials(), ..Thread::default() }) };
+        write(folder.path(), &[(1, &[1, 2])], vec![(1, core(1, credentials())), (2, thread)]);
+        for (flags, unfiltered) in [(0, true), (1, false)] {
+            filters::tests::write(folder.path(), flags);
+            let all = all(folder.path(), &Filters::of(folder.path()).unwrap()).unwrap();
+            let thread = all.iter().find(|process| process.number == 2).unwrap();
+            assert_eq!(thread.rights.unfiltered, unfiltered);
+        }
+    }
+
+    #[test]
     fn one_without_credentials_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        write_all(&folder.path().join("core-1.img"), CORE, &[core(1, None)]);
-        let error = all(folder.path()).unwrap_err().to_string();
+        write(folder.path(), &[(1, &[1])], vec![(1, core(1, None))]);
+        let error = all(folder.path(), &Filters::default()).unwrap_err().to_string();
         assert!(error.starts_with("core-1.img: "), "{error}");
     }
 }

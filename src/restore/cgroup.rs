@@ -63,7 +63,10 @@ fn put_back(subject: &Subject, process: &Process) -> Result<(), String> {
     let cgroup = Cgroup::of_container(process.pid(), &subject.spec.linux.cgroups_path);
     let cgroup = cgroup.map_err(|error| error.to_string())?;
     let restored = cgroup.restore_nested(process.pid(), &subject.bundle, &Restorer::IsGone);
-    restored.map_err(|error| error.to_string())
+    for error in restored.map_err(|error| error.to_string())? {
+        tracing::warn!(id = subject.id, %error, "a cgroup inside the container isn't what it was");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

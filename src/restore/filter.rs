@@ -11,5 +11,9 @@ const FILE: &str = "seccomp.bpf";
 
 pub(super) fn keep(subject: &Subject, program: &[u8]) -> io::Result<()> {
     let path = subject.runtime.root.join(&subject.id).join(FILE);
-    File::options().write(true).create_new(true).mode(0o700).open(path)?.write_all(program)
+    match File::options().write(true).create_new(true).mode(0o700).open(path) {
+        // One that remembers by itself.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        file => file?.write_all(program),
+    }
 }

@@ -9,9 +9,10 @@ use crate::bundle::{self, CONFIG, IdMapping, Sharing, Spec, User};
 use crate::checkpoint::image::{self, Image};
 use crate::checkpoint::manifest::{Manifest, Network as NetworkKind};
 use crate::container::Subject;
+use crate::criu::filters::Filters;
+use crate::criu::images;
 use crate::criu::namespaces::Namespaces;
 use crate::criu::processes::{self, Process};
-use crate::criu::{filters, images};
 use crate::rights::{Rights, filter, is_hosts};
 use crate::runtime::{Flavour, Version};
 
@@ -64,7 +65,8 @@ pub(super) fn check(image: &Image, version: &Version, subject: &Subject) -> Resu
         check_network(manifest, &spec.sharing("network"))?;
     }
     check_namespaces(image, spec)?;
-    let processes = processes::all(&image.place()).map_err(|problem| image.damaged(&problem))?;
+    let filters = Filters::of(&image.place()).map_err(|problem| image.damaged(&problem))?;
+    let processes = processes::all(&image.place(), &filters).map_err(|problem| image.damaged(&problem))?;
     check_user(image, &processes, spec)?;
     check_rights(&processes, spec)?;
     let noted = image.manifest.as_ref().and_then(|manifest| manifest.started.as_ref());
@@ -74,10 +76,18 @@ pub(super) fn check(image: &Image, version: &Version, subject: &Subject) -> Resu
             return Err(Error::Filter);
         }
     }
-    Ok(Fit {
-        lsm_profile: lsm_profile(&processes, spec, is_enforced),
-        filter: filter_for_execs(image, &processes, version, spec)?,
-    })
+    // crun forgets the filter.
+    let needs_filter = version.flavour == Flavour::Crun && spec.linux.is_filtered;
+    let number = first_of(image, &processes)?.and_then(|first| first.filter).filter(|_| needs_filter);
+    let program = number.and_then(|number| filters.program(number, own_filters()));
+    Ok(Fit { lsm_profile: lsm_profile(&processes, spec, is_enforced), filter: program.map(<[u8]>::to_vec) })
+}
+
+/// Under which the shim itself is, and all whom it starts.
+fn own_filters() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let number = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"));
+    number.and_then(|number| number.trim().parse().ok()).unwrap_or_default()
 }
 
 /// What a restore has to know besides.
@@ -117,11 +127,13 @@ fn check_namespaces(image: &Image, spec: &Spec) -> Result<(), Error> {
             return Err(Error::Namespace { kind, theirs: own(!wanted), ours: own(wanted) });
         }
     }
-    if spec.sharing("user") != Sharing::Private {
+    let ours = [&spec.linux.uid_mappings, &spec.linux.gid_mappings].map(|mapping| sorted(mapping.clone()));
+    // One that is given by a path may be described besides.
+    let is_described = spec.sharing("user") == Sharing::Private || !ours[0].is_empty();
+    if namespaces.is_hosts("user") == Some(true) || !is_described {
         return Ok(());
     }
     let theirs = namespaces.mappings(&folder).map_err(|problem| image.damaged(&problem))?.map(sorted);
-    let ours = [&spec.linux.uid_mappings, &spec.linux.gid_mappings].map(|mapping| sorted(mapping.clone()));
     if theirs == ours { Ok(()) } else { Err(Error::Users) }
 }
 
@@ -161,20 +173,6 @@ fn check_rights(processes: &[Process], spec: &Spec) -> Result<(), Error> {
             Err(Error::Rights { program: crate::message::shown(program), number: *number, what })
         }
     }
-}
-
-fn filter_for_execs(
-    image: &Image,
-    processes: &[Process],
-    version: &Version,
-    spec: &Spec,
-) -> Result<Option<Vec<u8>>, Error> {
-    if version.flavour == Flavour::Runc || !spec.linux.is_filtered {
-        return Ok(None);
-    }
-    let number = first_of(image, processes)?.and_then(|first| first.filter);
-    let program = number.map(|number| filters::earliest(&image.place(), number)).transpose();
-    program.map_err(|problem| image.damaged(&problem).into())
 }
 
 fn first_of<'p>(image: &Image, processes: &'p [Process]) -> Result<Option<&'p Process>, Error> {

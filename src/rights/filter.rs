@@ -4,8 +4,6 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-const ALLOW: &str = "SCMP_ACT_ALLOW";
-
 /// Runtimes take one without a default for none.
 fn is_set(filter: &Value) -> bool {
     filter["defaultAction"].as_str().is_some_and(|action| !action.is_empty())
@@ -24,16 +22,26 @@ pub fn is_as_strict(one: &Value, other: &Value) -> bool {
         return false;
     }
     let (ours, theirs) = (rules(one), rules(other));
-    if default == ALLOW {
-        return theirs.is_subset(&ours);
-    }
-    let allowed: HashSet<&Rule> = ours.iter().filter(|rule| rule.action == ALLOW).collect();
-    let forbids_none = |rule: &Rule| {
-        rule.action == ALLOW
-            || ours.contains(rule)
-            || !allowed.iter().any(|allowed| allowed.call == rule.call)
+    let by_default = default.as_str().is_some_and(lets_through);
+    let let_by = |rules: &'_ HashSet<Rule>| -> HashSet<(String, String)> {
+        let letting = rules.iter().filter(|rule| lets_through(&rule.action));
+        letting.map(|rule| (rule.call.clone(), rule.when.clone())).collect()
     };
-    allowed.iter().all(|rule| theirs.contains(*rule)) && theirs.iter().all(forbids_none)
+    let (ours_let, theirs_let) = (let_by(&ours), let_by(&theirs));
+    let is_named = |call: &str| ours_let.iter().any(|(ours, _)| ours == call);
+    let forbidden: Vec<&Rule> = theirs.iter().filter(|rule| !lets_through(&rule.action)).collect();
+    // Where nothing is forbidden but what is named, it has to be named; elsewhere it mustn't be let.
+    let is_kept = |rule: &&Rule| ours.contains(*rule) || (!by_default && !is_named(&rule.call));
+    let is_excepted = |(call, when): &(String, String)| {
+        let concerns = if by_default { forbidden.iter().any(|rule| rule.call == *call) } else { true };
+        !concerns || theirs_let.contains(&(call.clone(), when.clone()))
+    };
+    forbidden.iter().all(is_kept) && ours_let.iter().all(is_excepted)
+}
+
+/// Whether a call is made, at once or after somebody has been asked or told.
+fn lets_through(action: &str) -> bool {
+    matches!(action, "SCMP_ACT_ALLOW" | "SCMP_ACT_LOG" | "SCMP_ACT_TRACE" | "SCMP_ACT_NOTIFY")
 }
 
 /// What becomes of a system call.
@@ -75,6 +83,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    const ALLOW: &str = "SCMP_ACT_ALLOW";
 
     fn listing(default: &str, rules: &[(&[&str], &str)]) -> Value {
         let rule = |(names, action): &(&[&str], &str)| json!({ "names": names, "action": action });
@@ -126,5 +136,15 @@ mod tests {
         let mut empty = lets(&["read"]);
         empty["syscalls"][0]["args"] = json!([]);
         assert!(is_as_strict(&empty, &lets(&["read"])) && is_as_strict(&lets(&["read"]), &empty));
+    }
+
+    #[test]
+    fn to_log_a_call_is_to_let_it_through() {
+        let logs = listing("SCMP_ACT_ERRNO", &[(&["read"], ALLOW), (&["mount"], "SCMP_ACT_LOG")]);
+        assert!(!is_as_strict(&logs, &lets(&["read"])));
+        assert!(is_as_strict(&logs, &lets(&["read", "mount"])));
+        let all = listing("SCMP_ACT_LOG", &[]);
+        let but_mount = listing("SCMP_ACT_LOG", &[(&["mount"], "SCMP_ACT_ERRNO")]);
+        assert!(!is_as_strict(&all, &but_mount) && is_as_strict(&but_mount, &all));
     }
 }

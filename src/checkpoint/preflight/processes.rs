@@ -1,5 +1,6 @@
 //! Processes in a state, or in a world of their own, that an image can't hold.
 
+use std::cell::LazyCell;
 use std::fs;
 use std::path::PathBuf;
 
@@ -33,6 +34,7 @@ fn out_of_time(init: u32, family: &[Process]) -> Option<&Process> {
 pub(super) fn unstoppable(init: u32, family: &[Process]) -> Vec<Finding> {
     let memberships = text(&format!("/proc/{init}/cgroup")).unwrap_or_default();
     let freezer_is_old = has_old_freezer(&memberships);
+    let first = LazyCell::new(|| Cgroup::of_process(init).ok());
     let mut found = Vec::new();
     for process in family {
         if process.tracer != 0 {
@@ -43,7 +45,7 @@ pub(super) fn unstoppable(init: u32, family: &[Process]) -> Vec<Finding> {
             // then waits for it until it is killed.
             found.push(Finding::new(What::Stopped, process, "by a signal".to_owned(), freezer_is_old));
         }
-        if let Some(cgroup) = frozen_apart(process, init, &memberships) {
+        if let Some(cgroup) = frozen_apart(process, &memberships, &first) {
             found.push(Finding::new(What::Frozen, process, cgroup, true));
         }
         if process.state == 'Z' && process.threads > 1 {
@@ -56,12 +58,16 @@ pub(super) fn unstoppable(init: u32, family: &[Process]) -> Vec<Finding> {
 
 /// The cgroup inside the container's that was frozen with this process in it. CRIU lets a
 /// container go to look at it, which leaves that one frozen.
-fn frozen_apart(process: &Process, init: u32, of_init: &str) -> Option<String> {
-    if text(&format!("/proc/{}/cgroup", process.pid))? == of_init {
+fn frozen_apart(
+    process: &Process,
+    of_first: &str,
+    first: &LazyCell<Option<Cgroup>, impl FnOnce() -> Option<Cgroup>>,
+) -> Option<String> {
+    if text(&format!("/proc/{}/cgroup", process.pid))? == of_first {
         return None;
     }
-    let (own, first) = (Cgroup::of_process(process.pid).ok()?, Cgroup::of_process(init).ok()?);
-    own.frozen_apart_from(&first).map(|folder| folder.display().to_string())
+    let own = Cgroup::of_process(process.pid).ok()?;
+    own.frozen_apart_from(first.as_ref()?).map(|folder| folder.display().to_string())
 }
 
 /// Who lives in namespaces, or in a session, that don't fit into an image.

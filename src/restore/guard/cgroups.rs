@@ -30,26 +30,35 @@ const OPTIONS: [(&str, MountFlags); 5] = [
     ("relatime", MountFlags::RELATIME),
 ];
 
-/// Whether the container sees cgroups at all, and may have made some.
+/// Whether the container sees cgroups at all.
 pub(super) fn is_needed(spec: &Spec) -> bool {
-    let mut kinds = spec.mounts.as_array().into_iter().flatten().map(|mount| &mount["type"]);
-    kinds.any(|kind| kind == LEGACY || kind == "cgroup2")
+    !points(spec).is_empty()
+}
+
+/// Where it is meant to see its own.
+fn points(spec: &Spec) -> Vec<&Path> {
+    let mounts = spec.mounts.as_array().into_iter().flatten();
+    let own = mounts.filter(|mount| mount["type"] == LEGACY || mount["type"] == "cgroup2");
+    own.filter_map(|mount| mount["destination"].as_str().map(Path::new)).collect()
 }
 
 /// Makes what is inside the container's cgroup what it was, before anything of it runs.
 pub(super) fn restore(pid: u32, spec: &Spec, shim: &str, bundle: &Path) -> io::Result<()> {
-    let (image, note) = (criu::image_folder(), bundle.join(nested::FILE));
+    let noted = criu::image_folder().join(nested::FILE);
+    if !noted.exists() {
+        return Ok(());
+    }
     let cgroup = Cgroup::of_container(pid, &spec.linux.cgroups_path).map_err(io::Error::other)?;
+    let leave_to_shim = || fs::copy(&noted, bundle.join(nested::FILE)).map(drop);
     if cgroup.is_unified() && has_crun(bundle) {
         // It puts the first process into the container's own once more, when CRIU is done.
-        return match fs::copy(image.join(nested::FILE), note) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
+        return leave_to_shim();
     }
     let shim = shim.parse().ok().and_then(|shim| Cgroup::of_process(shim).ok());
     let aside = shim.ok_or_else(|| io::Error::other("the shim has no cgroup"))?;
-    cgroup.restore_nested(pid, &image, &Restorer::CanLeaveFor(&aside))
+    let problems = cgroup.restore_nested(pid, &criu::image_folder(), &Restorer::CanLeaveFor(&aside))?;
+    // Who can tell of them tries once more.
+    if problems.is_empty() { Ok(()) } else { leave_to_shim() }
 }
 
 /// A mount that shows another cgroup than the container's.
@@ -61,8 +70,11 @@ pub(super) struct Wrong {
 
 /// Those of a process whose mount namespace this one isn't in yet.
 pub(super) fn wrong(pid: u32, spec: &Spec) -> io::Result<Vec<Wrong>> {
-    let mounts: Vec<Entry> = table::of(pid).into_iter().filter(|entry| entry.kind == LEGACY).collect();
-    if mounts.is_empty() || !is_needed(spec) {
+    let points = points(spec);
+    let is_own = |entry: &Entry| points.iter().any(|point| entry.point.starts_with(point));
+    let mut mounts = table::of(pid);
+    mounts.retain(|entry| entry.kind == LEGACY && is_own(entry));
+    if mounts.is_empty() {
         return Ok(Vec::new());
     }
     let cgroup = Cgroup::of_container(pid, &spec.linux.cgroups_path).map_err(io::Error::other)?;
@@ -77,7 +89,12 @@ impl Wrong {
         let Some(own) = settings.filter_map(|name| cgroup.folder(name)).next() else { return Ok(None) };
         let identity = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino()));
         let seen = PathBuf::from(format!("/proc/{pid}/root{}", entry.point.display()));
-        if identity(&seen)? == identity(own)? {
+        let seen = match identity(&seen) {
+            // It is covered by another mount.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            seen => seen?,
+        };
+        if seen == identity(own)? {
             return Ok(None);
         }
         let right = open_tree(CWD, own, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
