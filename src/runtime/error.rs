@@ -35,6 +35,8 @@ pub enum Cause {
     AlreadyExists,
     /// It would have to be killed first.
     NotStopped,
+    /// Its processes didn't stand still in the time it gives them.
+    NotFrozen,
     Other,
 }
 
@@ -45,6 +47,8 @@ impl Cause {
             Cause::AlreadyExists
         } else if says(&["that is not stopped", "`stopped` state"]) {
             Cause::NotStopped
+        } else if says(&["unable to freeze"]) {
+            Cause::NotFrozen
         } else if says(&["container does not exist", "` does not exist: open", "/status`: No such file"])
             || (says(&["cannot open directory"]) && says(&["No such file"]))
         {
@@ -185,6 +189,7 @@ mod tests {
             (Cause::NotRunning, &not_running),
             (Cause::AlreadyExists, &exists),
             (Cause::NotStopped, &not_stopped),
+            (Cause::NotFrozen, &["unable to freeze"]),
             (Cause::Other, &other),
         ] {
             for message in messages {

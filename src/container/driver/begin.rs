@@ -8,10 +8,11 @@ use super::super::exec::{self, Stage};
 use super::super::lifecycle::{self, Remains};
 use super::*;
 use crate::container::exec::signal_process;
-use crate::runtime::Cause;
+use crate::runtime::{self, Cause};
 
 /// From the runtime's `start` to the container's program; milliseconds, mostly.
 const EXEC_PATIENCE: Duration = Duration::from_secs(10);
+const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 const SIGKILL: u32 = 9;
 
 impl Driver {
@@ -77,14 +78,10 @@ impl Driver {
             let result = match &change {
                 Change::Pause => {
                     begun.await;
-                    let paused = runtime.pause().await;
-                    if paused.is_err()
-                        && let Some(cgroup) = cgroup
-                    {
-                        // The runtime leaves it half frozen.
-                        let _ = cgroup.thaw(Instant::now() + THAW_PATIENCE).await;
+                    match (runtime.pause().await, cgroup) {
+                        (Err(error), Some(cgroup)) => pause_patiently(error, &cgroup).await,
+                        (paused, _) => paused,
                     }
-                    paused
                 }
                 Change::Resume => runtime.resume().await,
                 Change::Update(resources) => runtime.update(resources.clone()).await,
@@ -201,6 +198,15 @@ impl Driver {
 
 /// An anchor has no handlers, and as the first process of a pid namespace it would
 /// ignore everything else: what ends a process by default ends it.
+/// On a busy machine runc gives up too early, and leaves the container half frozen.
+async fn pause_patiently(error: runtime::Error, cgroup: &Cgroup) -> Result<(), runtime::Error> {
+    if error.cause() == Cause::NotFrozen && cgroup.freeze(Instant::now() + FREEZE_PATIENCE).await.is_ok() {
+        return Ok(());
+    }
+    let _ = cgroup.thaw(Instant::now() + THAW_PATIENCE).await;
+    Err(error)
+}
+
 fn kill_anchor(anchor: &Process, signal: u32) -> Result<(), Error> {
     /// Those that do nothing by default, or stop and continue.
     const HARMLESS: [u32; 9] = [0, 17, 18, 19, 20, 21, 22, 23, 28];

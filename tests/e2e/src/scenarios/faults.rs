@@ -15,6 +15,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_runtime_that_dies_while_it_creates_is_told_of),
         scenario!(a_runtime_that_cannot_start_is_told_of),
         scenario!(a_runtime_that_cannot_exec_harms_nobody).fifo_only(),
+        scenario!(a_runtime_that_gives_up_too_early_is_helped_to_pause)
+            .fifo_only()
+            .cryo_only("the stock shim gives up, too"),
         scenario!(a_runtime_that_cannot_pause_leaves_the_task_running).fifo_only(),
         scenario!(a_runtime_that_cannot_checkpoint_lets_the_task_go_on),
         scenario!(a_runtime_that_dies_at_a_checkpoint_lets_the_task_go_on),
@@ -106,6 +109,18 @@ fn a_runtime_that_cannot_pause_leaves_the_task_running(bench: &Bench) -> Outcome
     let failing = runtime_fails(bench, "pause", COMPLAIN)?;
     refused(task.pause(), &[])?;
     fs::remove_file(failing)?;
+    goes_on(&task)?;
+    task.end()
+}
+
+fn a_runtime_that_gives_up_too_early_is_helped_to_pause(bench: &Bench) -> Outcome {
+    let task = bench.run(&["count"])?;
+    let failing = runtime_fails(bench, "pause", "echo 'unable to freeze' >&2; exit 1")?;
+    task.pause()?;
+    ensure_eq!(task.status()?, Status::Paused, "after the pause");
+    ensure!(cgroup::is_frozen(task.cgroup()), "the cgroup isn't frozen");
+    fs::remove_file(failing)?;
+    task.resume()?;
     goes_on(&task)?;
     task.end()
 }
