@@ -4,40 +4,17 @@
 import os
 import subprocess
 
-from zoo import Lost, Part, expect, serve, wait_for
+from database import Client
+from zoo import Part, expect, serve, wait_for
 
 DATA, SOCKET = "/tmp/mariadb", "/tmp/mariadb.sock"
-CLIENT = ["mariadb", "--no-defaults", "--batch", "--skip-column-names", f"--socket={SOCKET}", "test"]
-
-
-def sql(statement):
-    """In a connection of its own."""
-    done = subprocess.run([*CLIENT, "-e", statement], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise Lost(done.stderr.strip())
-    return done.stdout.strip()
-
-
-class Session:
-    """One client for good."""
-
-    def __init__(self):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        self.client = subprocess.Popen([*CLIENT, "--unbuffered"], text=True, bufsize=1, **pipes)
-
-    def ask(self, statement):
-        self.client.stdin.write(f"{statement};\nselect '.';\n")
-        lines = []
-        while (line := self.client.stdout.readline().rstrip("\n")) != ".":
-            if not line and self.client.poll() is not None:
-                raise Lost(f"the client ended after {lines}")
-            lines.append(line)
-        return "\n".join(lines)
+COMMAND = ["mariadb", "--no-defaults", "--batch", "--skip-column-names", "--unbuffered", f"--socket={SOCKET}"]
+CLIENT = Client([*COMMAND, "test"], "-e", "select '.';")
 
 
 def writer():
     """Each row is committed, and says what all before it come to."""
-    session = Session()
+    session = CLIENT.session()
     session.ask("create table kept(n bigint primary key, total bigint)")
 
     def step(n):
@@ -49,7 +26,7 @@ def writer():
 
 def transaction():
     """Rows that only their session sees, until a check commits them and begins again."""
-    session, rounds = Session(), [0]
+    session, rounds = CLIENT.session(), [0]
     session.ask("create table mine(n int, text char(100))")
     session.ask("do get_lock('mine', 0)")
 
@@ -59,11 +36,11 @@ def transaction():
 
     def check():
         before, after = str(1000 * rounds[0]), str(1000 * (rounds[0] + 1))
-        expect(sql("select count(*) from mine"), before, "what others see of an open transaction")
+        expect(CLIENT.sql("select count(*) from mine"), before, "what others see of an open transaction")
         expect(session.ask("select count(*) from mine"), after, "what the transaction sees")
         session.ask("commit")
-        expect(sql("select count(*) from mine"), after, "what others see of it afterwards")
-        expect(sql("select get_lock('mine', 0)"), "0", "getting the session's lock elsewhere")
+        expect(CLIENT.sql("select count(*) from mine"), after, "what others see of it afterwards")
+        expect(CLIENT.sql("select get_lock('mine', 0)"), "0", "getting the session's lock elsewhere")
         rounds[0] += 1
         begin()
         return f"transaction {rounds[0]} committed"
@@ -73,12 +50,12 @@ def transaction():
 
 
 def sound():
-    expect(sql("check table kept, mine").count("\tOK"), 2, "the number of sound tables")
+    expect(CLIENT.sql("check table kept, mine").count("\tOK"), 2, "the number of sound tables")
     return "tables are sound"
 
 
 def answers():
-    return subprocess.run([*CLIENT[:-1], "-e", "create database if not exists test"], capture_output=True).returncode == 0
+    return subprocess.run([*COMMAND, "-e", "create database if not exists test"], capture_output=True).returncode == 0
 
 
 if __name__ == "__main__":

@@ -5,42 +5,19 @@ import os
 import pwd
 import subprocess
 
-from zoo import Lost, Part, expect, serve, wait_for
+from database import Client
+from zoo import Part, expect, serve, wait_for
 
 PROGRAMS = "/usr/lib/postgresql/17/bin"
 DATA, CONFIGURATION = "/var/lib/postgresql/17/main", "/etc/postgresql/17/main/postgresql.conf"
 PLACE = ["-h", "/tmp", "-U", "postgres"]
 QUIET = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
-
-
-def sql(statement):
-    """In a connection of its own."""
-    done = subprocess.run(["psql", *PLACE, *QUIET, "-c", statement], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise Lost(done.stderr.strip())
-    return done.stdout.strip()
-
-
-class Session:
-    """One psql for good."""
-
-    def __init__(self):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        self.psql = subprocess.Popen(["psql", *PLACE, *QUIET], text=True, bufsize=1, **pipes)
-
-    def ask(self, statement):
-        self.psql.stdin.write(f"{statement};\n\\echo .\n")
-        lines = []
-        while (line := self.psql.stdout.readline().rstrip("\n")) != ".":
-            if not line and self.psql.poll() is not None:
-                raise Lost(f"psql ended after {lines}")
-            lines.append(line)
-        return "\n".join(lines)
+CLIENT = Client(["psql", *PLACE, *QUIET], "-c", "\\echo .")
 
 
 def transaction():
     """Rows that only their session sees, until a check commits them and begins again."""
-    session, rounds = Session(), [0]
+    session, rounds = CLIENT.session(), [0]
     session.ask("create table mine(n int); create temp table mine_alone as select 7 as n")
     session.ask("select pg_advisory_lock(42)")
     backend = session.ask("select pg_backend_pid()")
@@ -54,13 +31,13 @@ def transaction():
     def check():
         before, after = str(1000 * rounds[0]), str(1000 * (rounds[0] + 1))
         expect(session.ask("select pg_backend_pid()"), backend, "the session's process")
-        expect(sql("select count(*) from mine"), before, "what others see of an open transaction")
+        expect(CLIENT.sql("select count(*) from mine"), before, "what others see of an open transaction")
         expect(session.ask("select count(*) from mine"), after, "what the transaction sees")
         expect(len(session.ask("fetch 2 from position").split()), 2, "rows at the cursor")
         session.ask("commit")
-        expect(sql("select count(*) from mine"), after, "what others see of it afterwards")
+        expect(CLIENT.sql("select count(*) from mine"), after, "what others see of it afterwards")
         expect(session.ask("select n from mine_alone"), "7", "the temporary table")
-        expect(sql("select pg_try_advisory_lock(42)"), "f", "getting the session's lock elsewhere")
+        expect(CLIENT.sql("select pg_try_advisory_lock(42)"), "f", "getting the session's lock elsewhere")
         rounds[0] += 1
         begin()
         return f"transaction {rounds[0]} committed"
@@ -73,7 +50,7 @@ def bank():
     """pgbench moves money between accounts; its sums must agree."""
     subprocess.run([f"{PROGRAMS}/pgbench", *PLACE, "-i", "-q", "postgres"], check=True, stderr=subprocess.DEVNULL)
     bench = subprocess.Popen([f"{PROGRAMS}/pgbench", *PLACE, "-c", "3", "-n", "-T", "100000", "-R", "200", "postgres"])
-    session = Session()
+    session = CLIENT.session()
 
     def step(_):
         expect(bench.poll(), None, "pgbench's exit code")
@@ -86,7 +63,7 @@ def bank():
         tables = [("abalance", "accounts"), ("bbalance", "branches"), ("tbalance", "tellers"), ("delta", "history")]
         sums = ", ".join(f"(select sum({column}) from pgbench_{table})" for column, table in tables)
         # In one statement, so of one moment.
-        found = sql(f"select {sums}, (select count(*) from pgbench_history)").split("|")
+        found = CLIENT.sql(f"select {sums}, (select count(*) from pgbench_history)").split("|")
         expect(len(set(found[:4])), 1, f"the number of different sums in {found}")
         return f"{found[4]} transfers"
 

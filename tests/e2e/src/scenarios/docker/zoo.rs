@@ -12,6 +12,7 @@ const FILES: &[(&str, &str)] = &[
     ("python.py", include_str!("../../../../zoo/python.py")),
     ("redis.py", include_str!("../../../../zoo/redis.py")),
     ("nginx.py", include_str!("../../../../zoo/nginx.py")),
+    ("database.py", include_str!("../../../../zoo/database.py")),
     ("mariadb.py", include_str!("../../../../zoo/mariadb.py")),
     ("postgres.py", include_str!("../../../../zoo/postgres.py")),
     ("node.js", include_str!("../../../../zoo/node.js")),
