@@ -196,8 +196,6 @@ impl Driver {
     }
 }
 
-/// An anchor has no handlers, and as the first process of a pid namespace it would
-/// ignore everything else: what ends a process by default ends it.
 /// On a busy machine runc gives up too early, and leaves the container half frozen.
 async fn pause_patiently(error: runtime::Error, cgroup: &Cgroup) -> Result<(), runtime::Error> {
     if error.cause() == Cause::NotFrozen && cgroup.freeze(Instant::now() + FREEZE_PATIENCE).await.is_ok() {
@@ -207,6 +205,8 @@ async fn pause_patiently(error: runtime::Error, cgroup: &Cgroup) -> Result<(), r
     Err(error)
 }
 
+/// An anchor has no handlers, and as the first process of a pid namespace it would
+/// ignore everything else: what ends a process by default ends it.
 fn kill_anchor(anchor: &Process, signal: u32) -> Result<(), Error> {
     /// Those that do nothing by default, or stop and continue.
     const HARMLESS: [u32; 9] = [0, 17, 18, 19, 20, 21, 22, 23, 28];
