@@ -294,8 +294,8 @@ impl Attempt {
     fn config(&self, hold: Option<&Path>, has_hooks: bool) -> Config {
         let mut config = Config::new(&self.policy);
         let has_cgroups = || self.image.place().join(nested::FILE).exists();
-        let is_adjusted =
-            self.new_name().is_some() || guard::is_needed(&self.subject.bundle) || has_cgroups();
+        let Subject { bundle, spec, .. } = &*self.subject;
+        let is_adjusted = self.new_name().is_some() || guard::is_needed(bundle, spec) || has_cgroups();
         if hold.is_some() || has_hooks || is_adjusted {
             config = config.set("action-script", criu::our_script());
         }

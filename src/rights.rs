@@ -11,6 +11,8 @@ use rustix::thread::CapabilitySet;
 
 use crate::bundle::{Sharing, Spec};
 
+/// The kernel's number for who is under a filter of system calls.
+pub const FILTERED: u32 = 2;
 /// How many capabilities a sentence has room for.
 const NAMED: usize = 3;
 

@@ -79,11 +79,9 @@ impl Cgroup {
     /// The cgroup, this or one above, that was frozen by itself and doesn't hold `other`.
     pub fn frozen_apart_from(&self, other: &Self) -> Option<&Path> {
         let (own, other) = (self.folder("freezer")?, other.folder("freezer")?);
-        let apart = own.ancestors().take_while(|folder| !other.starts_with(folder));
+        let mut apart = own.ancestors().take_while(|folder| !other.starts_with(folder));
         let is_on = |folder: &Path, name| matches!(file::number(&folder.join(name)), Ok(Some(1)));
-        apart
-            .into_iter()
-            .find(|folder| is_on(folder, "freezer.self_freezing") || is_on(folder, "cgroup.freeze"))
+        apart.find(|folder| is_on(folder, "freezer.self_freezing") || is_on(folder, "cgroup.freeze"))
     }
 
     /// Whether it stands still now, for whatever reason.

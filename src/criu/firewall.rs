@@ -130,7 +130,7 @@ impl Rule {
     }
 
     /// The same for a chain of nftables that is called like that of iptables.
-    pub fn nft(&self) -> String {
+    pub(super) fn nft(&self) -> String {
         let Rule { source, destination, .. } = self;
         let ip = if self.is_v4() { "ip" } else { "ip6" };
         format!(

@@ -101,15 +101,10 @@ pub struct NetworkImage {
 
 /// Whether the folder holds what CRIU calls an image; says what is wrong if not.
 pub fn check_inventory(folder: &Path) -> io::Result<()> {
-    let bytes = read_small(&folder.join(INVENTORY_FILE)).map_err(|error| match error.kind() {
+    inventory_messages(folder).map(drop).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => bad("it has no inventory.img"),
         _ => error,
-    })?;
-    // The one file without the common number before its own.
-    if bytes.starts_with(&INVENTORY.to_le_bytes()) {
-        return Ok(());
-    }
-    Err(bad("its inventory isn't CRIU's"))
+    })
 }
 
 pub fn network_image(folder: &Path) -> io::Result<NetworkImage> {
@@ -124,7 +119,7 @@ pub fn network_image(folder: &Path) -> io::Result<NetworkImage> {
 }
 
 /// The number that the first process has inside the container.
-pub fn first_process(folder: &Path) -> io::Result<u32> {
+fn first_process(folder: &Path) -> io::Result<u32> {
     Ok(first::<Pstree>(&folder.join("pstree.img"), PSTREE)?.pid)
 }
 
@@ -137,11 +132,14 @@ pub(super) fn first_ids(folder: &Path) -> io::Result<Ids> {
 }
 
 pub(super) fn inventory(folder: &Path) -> io::Result<Inventory> {
+    Inventory::decode(next(&inventory_messages(folder)?)?.0).map_err(|error| bad(&error.to_string()))
+}
+
+fn inventory_messages(folder: &Path) -> io::Result<Vec<u8>> {
     let bytes = read_small(&folder.join(INVENTORY_FILE))?;
     // The one file without the common number before its own.
-    let rest =
-        bytes.strip_prefix(&INVENTORY.to_le_bytes()).ok_or_else(|| bad("its inventory isn't CRIU's"))?;
-    Inventory::decode(next(rest)?.0).map_err(|error| bad(&error.to_string()))
+    let messages = bytes.strip_prefix(&INVENTORY.to_le_bytes());
+    messages.map(<[u8]>::to_vec).ok_or_else(|| bad("its inventory isn't CRIU's"))
 }
 
 /// Whether a file is one of CRIU's, by its name: `pages-12.img`, `files.img`.

@@ -8,11 +8,10 @@ use rustix::thread::CapabilitySet;
 
 use super::filters::Filters;
 use super::images::{self, Pstree};
-use crate::rights::Rights;
+use crate::rights::{FILTERED, Rights};
 
 const CORE: u32 = 0x5505_3847;
 const DEAD: u32 = 2;
-const FILTERED: u32 = 2;
 
 /// A process or one of its threads.
 #[derive(Debug)]
@@ -76,22 +75,22 @@ struct Credentials {
     ambient: Vec<u32>,
 }
 
-/// All that will run. Who has ended has no rights any more.
+/// All that will run, the container's first process before the others. Who has ended has no
+/// rights any more.
 pub fn all(folder: &Path, filters: &Filters) -> io::Result<Vec<Process>> {
     let mut all = Vec::new();
     for Pstree { pid, threads } in images::tree(folder)? {
-        let Some(first) = read(folder, pid)? else { continue };
+        let Some(leader) = read(folder, pid)? else { continue };
+        let shared = leader.filter.filter(|number| filters.are_of_all_threads(*number));
+        all.push(leader);
         for number in threads.into_iter().filter(|number| *number != pid) {
             let Some(mut thread) = read(folder, number)? else { continue };
-            if thread.filter.is_none()
-                && first.filter.is_some_and(|number| filters.are_of_all_threads(number))
-            {
-                thread.filter = first.filter;
+            if thread.filter.is_none() && shared.is_some() {
+                thread.filter = shared;
                 thread.rights.unfiltered = false;
             }
             all.push(thread);
         }
-        all.push(first);
     }
     Ok(all)
 }

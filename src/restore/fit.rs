@@ -10,7 +10,6 @@ use crate::checkpoint::image::{self, Image};
 use crate::checkpoint::manifest::{Manifest, Network as NetworkKind};
 use crate::container::Subject;
 use crate::criu::filters::Filters;
-use crate::criu::images;
 use crate::criu::namespaces::Namespaces;
 use crate::criu::processes::{self, Process};
 use crate::rights::{Rights, filter, is_hosts};
@@ -78,7 +77,7 @@ pub(super) fn check(image: &Image, version: &Version, subject: &Subject) -> Resu
     }
     // crun forgets the filter.
     let needs_filter = version.flavour == Flavour::Crun && spec.linux.is_filtered;
-    let number = first_of(image, &processes)?.and_then(|first| first.filter).filter(|_| needs_filter);
+    let number = processes.first().and_then(|first| first.filter).filter(|_| needs_filter);
     let program = number.and_then(|number| filters.program(number, own_filters()));
     Ok(Fit { lsm_profile: lsm_profile(&processes, spec, is_enforced), filter: program.map(<[u8]>::to_vec) })
 }
@@ -152,7 +151,7 @@ fn check_user(image: &Image, processes: &[Process], spec: &Spec) -> Result<(), E
         let is_same = theirs.uid == ours.uid && theirs.gid == ours.gid;
         return if is_same && theirs.groups.iter().all(has_group) { Ok(()) } else { differ(words(theirs)) };
     }
-    match first_of(image, processes)? {
+    match processes.first() {
         Some(process) if ours.uid != 0 && process.user != ours.uid => differ(process.user.to_string()),
         _ => Ok(()),
     }
@@ -173,11 +172,6 @@ fn check_rights(processes: &[Process], spec: &Spec) -> Result<(), Error> {
             Err(Error::Rights { program: crate::message::shown(program), number: *number, what })
         }
     }
-}
-
-fn first_of<'p>(image: &Image, processes: &'p [Process]) -> Result<Option<&'p Process>, Error> {
-    let first = images::first_process(&image.place()).map_err(|problem| image.damaged(&problem))?;
-    Ok(processes.iter().find(|process| process.number == first))
 }
 
 /// A clone gets its own label. Who was confined stays so, even if that isn't asked for here.

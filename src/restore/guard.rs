@@ -119,10 +119,9 @@ impl Mount {
 }
 
 /// Whether the container has mounts that something isn't allowed on.
-pub(super) fn is_needed(bundle: &Path) -> bool {
+pub(super) fn is_needed(bundle: &Path, spec: &Spec) -> bool {
     // What can't be read is told of when it is done.
-    !mounts(bundle).is_ok_and(|mounts| mounts.is_empty())
-        || Spec::read(bundle).is_ok_and(|spec| cgroups::is_needed(&spec))
+    cgroups::is_needed(spec) || !mounts(bundle).is_ok_and(|mounts| mounts.is_empty())
 }
 
 fn mounts(bundle: &Path) -> io::Result<Vec<Mount>> {
@@ -216,16 +215,16 @@ mod tests {
             { "destination": "/bare" },
         ]});
         fs::write(bundle.path().join(CONFIG), config.to_string()).unwrap();
-        assert!(!is_needed(bundle.path()));
+        assert!(!is_needed(bundle.path(), &Spec::default()));
         for option in ["ro", "rro", "nosuid", "rnoexec"] {
             let config =
                 format!(r#"{{"mounts": [{{"destination": "/data", "options": ["rbind", "{option}"]}}]}}"#);
             fs::write(bundle.path().join(CONFIG), config).unwrap();
-            assert!(is_needed(bundle.path()), "{option}");
+            assert!(is_needed(bundle.path(), &Spec::default()), "{option}");
         }
         let config = r#"{"linux": {"maskedPaths": ["/proc/keys"]}}"#;
         fs::write(bundle.path().join(CONFIG), config).unwrap();
-        assert!(is_needed(bundle.path()));
+        assert!(is_needed(bundle.path(), &Spec::default()));
         assert!(adjust("pre-restore", bundle.path()).is_ok());
     }
 }

@@ -23,20 +23,21 @@ pub fn is_as_strict(one: &Value, other: &Value) -> bool {
     }
     let (ours, theirs) = (rules(one), rules(other));
     let by_default = default.as_str().is_some_and(lets_through);
-    let let_by = |rules: &'_ HashSet<Rule>| -> HashSet<(String, String)> {
-        let letting = rules.iter().filter(|rule| lets_through(&rule.action));
-        letting.map(|rule| (rule.call.clone(), rule.when.clone())).collect()
-    };
     let (ours_let, theirs_let) = (let_by(&ours), let_by(&theirs));
-    let is_named = |call: &str| ours_let.iter().any(|(ours, _)| ours == call);
+    let is_let = |call: &str| ours_let.iter().any(|(ours, _)| *ours == call);
     let forbidden: Vec<&Rule> = theirs.iter().filter(|rule| !lets_through(&rule.action)).collect();
     // Where nothing is forbidden but what is named, it has to be named; elsewhere it mustn't be let.
-    let is_kept = |rule: &&Rule| ours.contains(*rule) || (!by_default && !is_named(&rule.call));
-    let is_excepted = |(call, when): &(String, String)| {
-        let concerns = if by_default { forbidden.iter().any(|rule| rule.call == *call) } else { true };
-        !concerns || theirs_let.contains(&(call.clone(), when.clone()))
+    let is_kept = |rule: &&Rule| ours.contains(*rule) || (!by_default && !is_let(&rule.call));
+    let is_granted = |one: &(&str, &str)| {
+        theirs_let.contains(one) || (by_default && !forbidden.iter().any(|rule| rule.call == one.0))
     };
-    forbidden.iter().all(is_kept) && ours_let.iter().all(is_excepted)
+    forbidden.iter().all(is_kept) && ours_let.iter().all(is_granted)
+}
+
+/// System calls that rules let through, and when.
+fn let_by(rules: &HashSet<Rule>) -> HashSet<(&str, &str)> {
+    let letting = rules.iter().filter(|rule| lets_through(&rule.action));
+    letting.map(|rule| (rule.call.as_str(), rule.when.as_str())).collect()
 }
 
 /// Whether a call is made, at once or after somebody has been asked or told.

@@ -5,9 +5,7 @@ use std::fs;
 use rustix::thread::CapabilitySet;
 
 use crate::message::shown;
-use crate::rights::Rights;
-
-const FILTERED: u64 = 2;
+use crate::rights::{FILTERED, Rights};
 
 /// What is wanted of /proc/PID/status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +25,7 @@ pub(super) struct Process {
     pub(super) capabilities: u64,
     pub(super) no_new_privileges: bool,
     /// By the kernel's number.
-    pub(super) filter_mode: u64,
+    pub(super) filter_mode: u32,
     /// Part of the first process's family, so part of an image.
     pub(super) inside: bool,
 }
@@ -69,7 +67,7 @@ impl Process {
                     process.capabilities |= u64::from_str_radix(value, 16).unwrap_or_default();
                 }
                 "NoNewPrivs" => process.no_new_privileges = value == "1",
-                "Seccomp" => process.filter_mode = number().unwrap_or_default(),
+                "Seccomp" => process.filter_mode = small(),
                 "RssAnon" | "VmSwap" => process.memory += number().unwrap_or_default(),
                 _ => {}
             }
