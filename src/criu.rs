@@ -9,6 +9,7 @@ pub mod filters;
 pub mod firewall;
 pub mod hierarchies;
 pub mod images;
+pub mod lock;
 pub mod log;
 pub mod mountpoints;
 pub mod namespaces;

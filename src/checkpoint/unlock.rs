@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::path::PathBuf;
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt::TcpRepair};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -12,58 +12,63 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use super::Container;
 use crate::bundle::Sharing;
 use crate::criu::Options;
-use crate::criu::firewall::Firewall;
-use crate::criu::log;
+use crate::criu::lock::{Lock, Note};
 use crate::operation::aside;
 use crate::policy::{NetworkLock, Policy};
-use crate::reaper::Reaper;
 
-/// A network namespace that may be locked; opened before the container can end.
+/// A network that may be locked; opened before the container can end.
 pub(super) struct Network {
-    namespace: File,
-    is_hosts: bool,
+    lock: Lock,
     is_own: bool,
+    _namespace: File,
+    _note: Option<Note>,
 }
 
 impl Network {
     /// If CRIU locks it while it dumps connections.
-    pub(super) fn locked(container: &Container<'_>, options: &Options, policy: &Policy) -> Option<Network> {
+    pub(super) fn locked(
+        container: &Container<'_>,
+        options: &Options,
+        policy: &Policy,
+        log: PathBuf,
+    ) -> Option<Network> {
         if !options.tcp_established || policy.network_lock() == Some(NetworkLock::Skip) {
             return None;
         }
-        let sharing = container.subject.spec.sharing("network");
+        let subject = container.subject;
         let namespace = File::open(format!("/proc/{}/ns/net", container.process.pid())).ok()?;
-        Some(Network { namespace, is_hosts: sharing == Sharing::Host, is_own: sharing == Sharing::Private })
+        let held = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()));
+        let lock = |namespace| Lock { namespace, log: Some(log), ..Lock::default() };
+        let (lock, note) = match subject.spec.sharing("network") {
+            Sharing::Host => {
+                let lock = lock(None);
+                let note = lock.note(&subject.bundle);
+                (lock, Some(note))
+            }
+            Sharing::With(path) => {
+                let lock = lock(Some(path));
+                let note = lock.note(&subject.bundle);
+                (Lock { namespace: Some(held), ..lock }, Some(note))
+            }
+            // Nobody misses it after the container's end.
+            Sharing::Private => (lock(Some(held)), None),
+        };
+        Some(Network { lock, is_own: note.is_none(), _namespace: namespace, _note: note })
     }
 
     /// A dump that succeeded has stopped the container or not.
-    pub(super) async fn after_dump(&self, stopped: Option<bool>, container: &Container<'_>, log: &Path) {
+    pub(super) async fn after_dump(&self, stopped: Option<bool>, container: &Container<'_>) {
         match stopped {
             // CRIU has opened it.
             Some(false) => return,
             // Nobody else is shut off, and connections break if their other ends are answered
             // before the container is back.
             Some(true) if self.is_own => return,
-            Some(true) | None => self.open(container.subject.runtime.reaper, log).await,
+            Some(true) | None => self.lock.open(container.subject.runtime.reaper).await,
         }
         if stopped.is_none() {
             let processes = container.cgroup.processes().unwrap_or_default();
             aside(move || let_connections_go_on(&processes)).await;
-        }
-    }
-
-    /// Removes what the dump with this log has put there.
-    async fn open(&self, reaper: Reaper, log: &Path) {
-        let place = || format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd()).into();
-        let firewall = Firewall { namespace: (!self.is_hosts).then(place), reaper };
-        if !self.is_hosts {
-            return firewall.open_all().await;
-        }
-        let log = log.to_owned();
-        let locks = aside(move || log::locks(&log)).await;
-        firewall.remove(&locks.rules).await;
-        if let Some(table) = locks.table {
-            firewall.remove_table(&table).await;
         }
     }
 }
@@ -77,7 +82,7 @@ fn let_connections_go_on(processes: &[u32]) {
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
         let folder = format!("/proc/{}/fd", pid.as_raw_nonzero());
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let is_socket = |link: std::path::PathBuf| link.to_string_lossy().starts_with("socket:");
+            let is_socket = |link: PathBuf| link.to_string_lossy().starts_with("socket:");
             let number = entry.file_name().to_string_lossy().parse();
             if let Ok(number) = number
                 && fs::read_link(entry.path()).is_ok_and(is_socket)

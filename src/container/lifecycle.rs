@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Create, Error, Node, Options};
 use crate::bundle::{self, ROOTFS, Spec, write_atomically};
 use crate::cgroup::Cgroup;
+use crate::criu::lock;
 use crate::journal::Journal;
 use crate::mount::{Mount, detach_all, detach_below, mount_all, unmount_all};
 use crate::operation::aside;
@@ -335,6 +336,7 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options, journal: &Jour
                 reaper,
             };
             restore::detach_root(&runtime);
+            lock::open_left(bundle, reaper).await;
             if let Err(error) = runtime.delete_within(CLEAN_UP_PATIENCE).await {
                 problems.push(error.to_string());
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::firewall::{End, Rule};
+use super::firewall::{Chain, End, Rule};
 use super::images;
 
 const FILES: u32 = 0x5630_3138;
@@ -51,8 +51,8 @@ pub fn rules(folder: &Path) -> io::Result<Vec<Rule>> {
     let connections = files.into_iter().filter_map(|file| file.socket?.connection());
     let both = |(here, there): (End, End)| {
         [
-            Rule { chain: "INPUT", source: there, destination: here },
-            Rule { chain: "OUTPUT", source: here, destination: there },
+            Rule { chain: Chain::Input, source: there, destination: here },
+            Rule { chain: Chain::Output, source: here, destination: there },
         ]
     };
     Ok(connections.flat_map(both).collect())

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::reaper::Reaper;
 use crate::runtime::hook;
 
@@ -25,10 +27,17 @@ done";
 
 pub type End = (IpAddr, u16);
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Chain {
+    Input,
+    Output,
+}
+
 /// One of iptables: it drops what isn't CRIU's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    pub chain: &'static str,
+    pub chain: Chain,
     pub source: End,
     pub destination: End,
 }
@@ -63,14 +72,14 @@ impl Firewall {
 
     /// By nftables.
     pub async fn add_table(&self, name: &str, rules: &[Rule]) -> Result<(), String> {
-        let chain = |name: &str, hook: &str| {
-            let rules = rules.iter().filter(|rule| rule.chain == name).map(Rule::nft);
+        let chain = |chain: Chain, hook: &str| {
+            let rules = rules.iter().filter(|rule| rule.chain == chain).map(Rule::nft);
             let rules: String = rules.map(|rule| format!("    {rule}\n")).collect();
             format!(
                 "  chain {hook} {{ type filter hook {hook} priority 0;\n    meta mark {MARK} accept\n{rules}  }}\n"
             )
         };
-        let chains = chain("INPUT", "input") + &chain("OUTPUT", "output");
+        let chains = chain(Chain::Input, "input") + &chain(Chain::Output, "output");
         self.run("nft", &["-f", "-"], &format!("table inet {name} {{\n{chains}}}\n")).await
     }
 
@@ -115,6 +124,16 @@ fn note(removed: Result<(), String>) {
     }
 }
 
+impl Chain {
+    /// As iptables calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Chain::Input => "INPUT",
+            Chain::Output => "OUTPUT",
+        }
+    }
+}
+
 impl Rule {
     fn is_v4(&self) -> bool {
         self.source.0.is_ipv4()
@@ -123,6 +142,7 @@ impl Rule {
     /// As iptables wants it, without what is to be done with it.
     fn words(&self) -> String {
         let Rule { chain, source, destination } = self;
+        let chain = chain.name();
         format!(
             "{chain} --protocol tcp -m mark ! --mark {MARK} --source {} --sport {} --destination {} --dport {} -j DROP",
             source.0, source.1, destination.0, destination.1

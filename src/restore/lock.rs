@@ -5,68 +5,56 @@
 use super::Attempt;
 use crate::bundle::Sharing;
 use crate::criu::connections;
-use crate::criu::firewall::{Firewall, Rule};
+use crate::criu::lock::{Lock, Note};
 use crate::operation::aside;
 use crate::policy::NetworkLock;
+use crate::reaper::Reaper;
 
-pub(super) struct Lock {
-    rules: Vec<Rule>,
-    /// Of nftables, if that is to be used.
-    table: Option<String>,
-    firewall: Firewall,
+pub(super) struct Closed {
+    lock: Lock,
+    reaper: Reaper,
+    _note: Note,
 }
 
-/// None if there is nothing to lock, or nothing to lock it with.
-pub(super) async fn close(attempt: &Attempt) -> Option<Lock> {
+/// None if nothing is locked: no connections come back, or into a network of their own.
+pub(super) async fn close(attempt: &Attempt) -> Option<Closed> {
     let by = attempt.policy.network_lock().unwrap_or(NetworkLock::Iptables);
-    let firewall = firewall(attempt).filter(|_| by != NetworkLock::Skip)?;
-    let folder = attempt.image.path.clone();
-    // One that can't be read is CRIU's to complain about.
-    let rules = aside(move || connections::rules(&folder)).await.unwrap_or_default();
-    if rules.is_empty() {
+    if !attempt.options().tcp_established || by == NetworkLock::Skip {
         return None;
     }
-    let table = (by == NetworkLock::Nftables).then(|| format!("cryo-{}", attempt.anchor));
-    let lock = Lock { rules, table, firewall };
-    let Lock { rules, table, firewall } = &lock;
-    let closed = match table {
-        Some(table) => firewall.add_table(table, rules).await,
-        None => firewall.add(rules).await,
-    };
-    match closed {
-        Ok(()) => Some(lock),
-        Err(problem) => {
-            tracing::warn!(problem, "nobody keeps the other ends of connections quiet");
-            lock.open().await;
-            None
-        }
-    }
-}
-
-/// With runc CRIU locks all of a shared network, and if it is killed leaves it so.
-pub(super) async fn open_all(attempt: &Attempt) {
-    if let Some(firewall) = firewall(attempt).filter(|firewall| firewall.namespace.is_some()) {
-        firewall.open_all().await;
-    }
-}
-
-/// If connections come back, and into a network that isn't theirs alone.
-fn firewall(attempt: &Attempt) -> Option<Firewall> {
     let namespace = match attempt.subject.spec.sharing("network") {
         Sharing::Private => return None,
         Sharing::Host => None,
         Sharing::With(path) => Some(path),
     };
+    let folder = attempt.image.path.clone();
+    // One that can't be read is CRIU's to complain about.
+    let rules = aside(move || connections::rules(&folder)).await.unwrap_or_default();
+    let table =
+        (by == NetworkLock::Nftables && !rules.is_empty()).then(|| format!("cryo-{}", attempt.anchor));
+    let lock = Lock { namespace, rules, table, log: None };
     let reaper = attempt.subject.runtime.reaper;
-    attempt.options().tcp_established.then_some(Firewall { namespace, reaper })
+    let note = lock.note(&attempt.subject.bundle);
+    let firewall = lock.firewall(reaper);
+    let closed = match &lock.table {
+        Some(table) => firewall.add_table(table, &lock.rules).await,
+        None => firewall.add(&lock.rules).await,
+    };
+    if let Err(problem) = closed {
+        tracing::warn!(problem, "nobody keeps the other ends of connections quiet");
+        lock.release(reaper).await;
+    }
+    Some(Closed { lock, reaper, _note: note })
 }
 
-impl Lock {
-    /// Whoever it was that kept them quiet, they may speak.
-    pub(super) async fn open(self) {
-        match self.table {
-            Some(table) => self.firewall.remove_table(&table).await,
-            None => self.firewall.remove(&self.rules).await,
+impl Closed {
+    /// Whoever it was that kept them quiet, they may speak. With runc CRIU locks all of a
+    /// shared network, and if it is killed leaves it so.
+    pub(super) async fn open(self, has_failed: bool) {
+        if has_failed {
+            self.lock.open(self.reaper).await;
+        } else {
+            self.lock.release(self.reaper).await;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::BufRead;
 
 use super::line::next;
-use crate::criu::firewall::Rule;
+use crate::criu::firewall::{Chain, Rule};
 
 /// What has to be undone if CRIU can't do it any more.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,8 @@ fn rule(command: &str) -> Option<Rule> {
     let words: Vec<&str> = locks.split_whitespace().collect();
     let after = |name: &str| words.iter().position(|word| *word == name).and_then(|at| words.get(at + 1));
     let end = |address: &str, port: &str| Some((after(address)?.parse().ok()?, after(port)?.parse().ok()?));
-    let chain = ["INPUT", "OUTPUT"].into_iter().find(|chain| words.first() == Some(chain))?;
+    let chain =
+        [Chain::Input, Chain::Output].into_iter().find(|chain| words.first() == Some(&chain.name()))?;
     Some(Rule { chain, source: end("--source", "--sport")?, destination: end("--destination", "--dport")? })
 }
 
@@ -62,7 +63,7 @@ mod tests {
         let locks = of_log(&log[..]);
         assert_eq!(locks.table.as_deref(), Some("CRIU-0a1b-2c"));
         let ends: Vec<_> =
-            locks.rules.iter().map(|rule| (rule.chain, rule.source.1, rule.destination.1)).collect();
+            locks.rules.iter().map(|rule| (rule.chain.name(), rule.source.1, rule.destination.1)).collect();
         assert_eq!(ends, [("INPUT", 45192, 41071), ("OUTPUT", 1, 2)]);
         for bad in [
             "x \tRunning iptables [iptables -I INPUT --source $(reboot) --sport 1 --destination ::1 --dport 2]",

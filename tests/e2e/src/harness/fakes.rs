@@ -99,7 +99,8 @@ impl Victim {
     /// not to be killed.
     fn kill(self) -> Outcome {
         let criu: i32 = fs::read_to_string(&self.noted)?.trim().parse()?;
-        let children = fs::read_to_string(format!("/proc/{criu}/task/{criu}/children"))?;
+        // Who cleans up after a dead shim may have been faster.
+        let children = fs::read_to_string(format!("/proc/{criu}/task/{criu}/children")).unwrap_or_default();
         for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([criu]) {
             // It may have ended with its child.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);

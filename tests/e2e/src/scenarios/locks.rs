@@ -3,6 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::{Signal, kill};
+
+use super::shim_gone::{is_gone, shim_of};
 use crate::harness::*;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -14,6 +17,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_stopped_task_leaves_no_lock_on_the_hosts_network),
         scenario!(a_stopped_task_leaves_no_lock_on_a_shared_network),
         scenario!(a_failed_restore_leaves_a_shared_network_alone),
+        scenario!(a_dead_shim_leaves_no_lock_on_the_hosts_network),
+        scenario!(a_dead_shim_leaves_no_lock_on_a_shared_network),
     ];
     all.into_iter().map(|scenario| scenario.fifo_only().cryo_only(locks)).collect()
 }
@@ -164,5 +169,56 @@ fn a_failed_restore_leaves_a_shared_network_alone(bench: &Bench) -> Outcome {
         neighbour.asks(1, "flows")?;
         neighbour.end()?;
     }
+    bench.remove_network_namespace(&path)
+}
+
+/// The shim and CRIU are killed together, while connections are locked.
+fn all_are_killed(
+    bench: &Bench,
+    network: &Network<'_>,
+    task: &Task<'_>,
+    here: &Path,
+    operation: impl FnOnce() + Send,
+) -> Outcome {
+    let (victim, shim) = (Victim::expected(bench)?, shim_of(task)?);
+    let mut locks = Vec::new();
+    victim.killed_during(operation, || {
+        eventually("it has come that far", || here.exists().then_some(()))?;
+        locks = network.locks(bench, task)?;
+        Ok(kill(shim, Signal::SIGKILL)?)
+    })?;
+    ensure!(!locks.is_empty(), "there was no lock");
+    is_gone(task)?;
+    network.is_open(bench, task)
+}
+
+fn a_shim_dies(bench: &Bench, network: &Network<'_>) -> Outcome {
+    for lock in LOCKS {
+        let here = hold_at(bench, "post-dump")?;
+        let task = network.run(bench, "stream", lock)?;
+        let checkpoint = Checkpoint::into_folder(&bench.fresh_folder("image")?)
+            .work_folder(&bench.fresh_folder("criu")?)
+            .exit();
+        let dump = || drop(task.checkpoint(&checkpoint));
+        all_are_killed(bench, network, &task, &here, dump).during(|| format!("{lock}, dump"))?;
+
+        hold_nowhere(bench)?;
+        let task = network.run(bench, "stream", lock)?;
+        let image = task.end_as_image()?;
+        let here = hold_at(bench, "post-restore")?;
+        let again = task.again_from(&image).create()?;
+        let restore = || drop(again.start());
+        all_are_killed(bench, network, &again, &here, restore).during(|| format!("{lock}, restore"))?;
+    }
+    Ok(())
+}
+
+fn a_dead_shim_leaves_no_lock_on_the_hosts_network(bench: &Bench) -> Outcome {
+    a_shim_dies(bench, &Network::Host)
+}
+
+fn a_dead_shim_leaves_no_lock_on_a_shared_network(bench: &Bench) -> Outcome {
+    let path = bench.network_namespace()?;
+    a_shim_dies(bench, &Network::Shared(&path))?;
     bench.remove_network_namespace(&path)
 }

@@ -31,7 +31,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn shim_of(task: &Task<'_>) -> Outcome<Pid> {
+pub(super) fn shim_of(task: &Task<'_>) -> Outcome<Pid> {
     let request = wire::ConnectRequest { id: task.id.clone(), ..Default::default() };
     let answer: wire::ConnectResponse =
         ShimSocket::of(task)?.call(TaskVersion::usual(), "Connect", &request)?;
@@ -39,7 +39,7 @@ fn shim_of(task: &Task<'_>) -> Outcome<Pid> {
 }
 
 /// What must be so after the shim's death; the leak check after the trial does the rest.
-fn is_gone(task: &Task<'_>) -> Outcome {
+pub(super) fn is_gone(task: &Task<'_>) -> Outcome {
     eventually("containerd knows the task no more", || {
         task.state().is_err_and(|status| status.code() == Code::NotFound).then_some(())
     })?;
