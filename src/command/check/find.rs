@@ -9,12 +9,13 @@ use cryo::bundle::CONFIG;
 use cryo::reaper::Reaper;
 
 use crate::command::root::USUAL_PATH;
-use crate::command::run::run;
+use crate::command::run::{Said, run};
 
 /// Where containerds keep bundles: the system's, and those of Docker, k3s and RKE2.
 const STATES: [&str; 3] = ["/run/containerd", "/run/docker/containerd/daemon", "/run/k3s/containerd"];
 const TASKS: &str = "io.containerd.runtime.v2.task";
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Docker takes its time on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found {
@@ -29,7 +30,7 @@ pub(super) fn find(name: &str, namespace: Option<&str>) -> Result<Found, String>
     let all = STATES.iter().flat_map(|state| bundles(&Path::new(state).join(TASKS)));
     let mut all: Vec<Found> = all.filter(wanted).collect();
     if !all.iter().any(|found| found.id == name)
-        && let Some(id) = docker_id(name).filter(|id| !id.starts_with(name))
+        && let Some(id) = docker_id(name)?.filter(|id| !id.starts_with(name))
         && let Some(at) = all.iter().position(|found| found.id == id)
     {
         return Ok(all.swap_remove(at));
@@ -72,15 +73,21 @@ fn choose(mut all: Vec<Found>, name: &str) -> Result<Option<Found>, String> {
 }
 
 /// If Docker is there and knows the name.
-fn docker_id(name: &str) -> Option<String> {
-    let ask = async || -> io::Result<Option<String>> {
+fn docker_id(name: &str) -> Result<Option<String>, String> {
+    let ask = async || -> io::Result<Said> {
         let words = ["container", "inspect", "--format", "{{.Id}}", "--", name];
         let path = std::env::var("PATH").unwrap_or_else(|_| USUAL_PATH.into());
-        let said = run(Reaper::start()?, "docker", &words, &path, PATIENCE).await;
-        Ok(said.output().map(|id| id.trim().to_owned()))
+        Ok(run(Reaper::start()?, "docker", &words, &path, PATIENCE).await)
     };
-    let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    event_loop.block_on(ask()).ok()?
+    let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let said = event_loop.and_then(|event_loop| event_loop.block_on(ask()));
+    match said.map_err(|error| format!("cannot ask Docker for its container {name}: {error}"))? {
+        Said::Silent(after) => Err(format!(
+            "Docker doesn't say within {} s which container is {name}: give its id",
+            after.as_secs()
+        )),
+        said => Ok(said.output().map(|id| id.trim().to_owned())),
+    }
 }
 
 #[cfg(test)]
