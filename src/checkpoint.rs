@@ -11,28 +11,27 @@ pub mod injected;
 pub mod manifest;
 pub mod preflight;
 pub mod seal;
+mod settings;
 mod transit;
 mod unlock;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::bundle::Sharing;
 use crate::cgroup::{self, Cgroup};
-use crate::criu::config::Config;
+use crate::criu;
 use crate::criu::log::{self, Failure};
-use crate::criu::{self, NETWORK_KEY, devices, hierarchies};
 use crate::hooks::{self, Hooks};
 use crate::journal::Folder;
 use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
-use crate::policy::{NetworkLock, Policy, Stage};
+use crate::policy::{Policy, Stage};
 use crate::restore::{forget_daemons_copy, note_daemons_copy};
-use crate::rights::Rights;
+use crate::rights::Granted;
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
+use crate::shm;
 pub use container::Container;
 use image::Staging;
 use injected::Injected;
@@ -122,7 +121,7 @@ async fn take_if_possible(
     let mut look = Look::new(pid, Vec::new(), options.clone()).under(&request.policy, request.exit);
     look.one_network = version.flavour == Flavour::Runc;
     look.image = Some(request.image.clone());
-    look.granted = Some(Rights::granted(&spec));
+    look.granted = Some(Granted::of(&spec));
     let judged = aside(move || {
         let injected = injected::of_container(pid, &spec);
         look.bound = Some(injected::points(&spec, &injected));
@@ -241,7 +240,8 @@ impl Attempt<'_> {
             }
             return Err(Error::Write { path: folder.to_owned(), source });
         }
-        let network = unlock::Network::locked(self.container, &self.options, &self.request.policy);
+        let network =
+            unlock::Network::locked(self.container, &self.options, &self.request.policy, work.join(DUMP_LOG));
         let call = CriuCall {
             version: &self.version,
             image: folder,
@@ -249,6 +249,7 @@ impl Attempt<'_> {
             options: &self.options,
             config: Some(&config),
             link_remap: self.remaps_links(),
+            skip_in_flight: self.request.policy.skips_in_flight(),
             hold: None,
             hooks: asks.as_deref(),
             hostname: None,
@@ -258,7 +259,7 @@ impl Attempt<'_> {
         let dumped = calls.beside(subject.runtime.checkpoint(&call, !self.request.exit)).await;
         if let Some(network) = network {
             let stopped = dumped.is_ok().then_some(self.request.exit);
-            network.after_dump(stopped, self.container, &work.join(DUMP_LOG)).await;
+            network.after_dump(stopped, self.container).await;
         }
         if freezes || (dumped.is_ok() && self.request.exit) {
             self.container.thaw().await;
@@ -279,12 +280,20 @@ impl Attempt<'_> {
     async fn note_what_criu_forgets(&self, folder: &Path) -> io::Result<()> {
         let (first, folder) = (self.container.process.pid(), folder.to_owned());
         let ignores_cgroups = self.options.cgroups_mode.as_deref() == Some("ignore");
+        let spec = self.request.policy.keeps_shm().then(|| self.container.subject.spec.clone());
         let cgroup = self.container.cgroup.clone();
         aside(move || {
             if let Err(error) = seal::keep_unread(&folder, first) {
                 tracing::warn!(%error, "what the container hasn't read of its input isn't in the checkpoint");
             }
-            if ignores_cgroups { Ok(()) } else { cgroup.note_nested(first, &folder) }
+            if !ignores_cgroups {
+                cgroup.note_nested(first, &folder)?;
+            }
+            let shm = spec.map_or_else(|| Ok(Vec::new()), |spec| shm::keep(first, &spec, &folder))?;
+            if shm.is_empty() {
+                return Ok(());
+            }
+            Manifest { shm, ..Manifest::read(&folder)? }.write(&folder, false)
         })
         .await
     }
@@ -310,52 +319,6 @@ impl Attempt<'_> {
             }
             sealed => sealed.map_err(|source| Error::Write { path: folder.to_owned(), source }),
         }
-    }
-
-    /// Of files that were deleted under one of their names. CRIU removes the names it gives
-    /// them if the container runs on, and the image would lack them.
-    fn remaps_links(&self) -> bool {
-        self.request.exit && self.request.policy.remaps_links()
-    }
-
-    fn config(&self, has_hooks: bool) -> Config {
-        let policy = &self.request.policy;
-        let mut config = Config::new(policy);
-        if self.request.exit || has_hooks {
-            // Called back before the kill; see `seal::from_criu`.
-            config = config.set("action-script", criu::our_script());
-        }
-        if self.remaps_links() {
-            config = config.flag("link-remap");
-        }
-        // Connections that nobody has accepted yet; their other ends try again.
-        config = config.flag("skip-in-flight");
-        if !self.options.tcp_established {
-            // The lock keeps peers of open connections quiet. Without any there is
-            // nothing to lock, and nothing to be left locked if CRIU is killed.
-            config = config.set("network-lock", "skip");
-        } else if let Some(lock) = policy.network_lock().filter(|lock| *lock != NetworkLock::Skip) {
-            config = config.set("network-lock", lock.name());
-        }
-        config = hierarchies::of_container(config, self.container.process.pid());
-        for mount in &self.injected {
-            let point = mount.destination.display();
-            config = config.set("external", format!("mnt[{point}]:{point}"));
-        }
-        if self.version.flavour == Flavour::Runc {
-            return config;
-        }
-        let spec = &self.container.subject.spec;
-        let own_users = spec.sharing("user") == Sharing::Private;
-        config = devices::of_users_own(config, spec);
-        if spec.sharing("network") == Sharing::Private && !own_users {
-            // runc leaves the network out by itself; crun would dump all of it.
-            if let Ok(namespace) = fs::metadata(format!("/proc/{}/ns/net", self.container.process.pid())) {
-                let inode = std::os::unix::fs::MetadataExt::ino(&namespace);
-                config = config.set("external", format!("net[{inode}]:{NETWORK_KEY}"));
-            }
-        }
-        config
     }
 
     /// Under systemd with cgroup v2, crun puts the container one level below its scope, and

@@ -20,5 +20,6 @@ pub mod reaper;
 pub mod restore;
 pub mod rights;
 pub mod runtime;
+mod shm;
 pub mod stdio;
 pub mod sys;

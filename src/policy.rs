@@ -102,6 +102,18 @@ impl Policy {
         self.wishes.tcp
     }
 
+    /// Connections that nobody has accepted yet are left out: their other ends try again.
+    /// Otherwise a container that has some isn't checkpointed.
+    pub fn skips_in_flight(&self) -> bool {
+        self.wishes.skips_in_flight.unwrap_or(true)
+    }
+
+    /// What is in memory that the client has mounted, like a /dev/shm that others share, is
+    /// carried along.
+    pub fn keeps_shm(&self) -> bool {
+        self.wishes.keeps_shm.unwrap_or(true)
+    }
+
     /// File locks are carried along, and taken again.
     pub fn keeps_file_locks(&self) -> bool {
         self.wishes.file_locks.unwrap_or(true)

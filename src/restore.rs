@@ -40,6 +40,7 @@ use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
 use crate::policy::{Policy, Stage, Tcp};
 use crate::reaper::Process;
 use crate::runtime::{Abort, CriuCall, Ends, Flavour, Version};
+use crate::shm;
 use crate::stdio::ConsoleSocket;
 pub(crate) use cgroup::take_own_cgroup;
 pub use error::Error;
@@ -188,6 +189,7 @@ impl Attempt {
         let terminal = self.terminal();
         let (bundle, network) = (self.subject.bundle.clone(), self.network.as_ref().map(Network::place));
         aside(move || adapt::config(&bundle, terminal, network.as_deref())).await?;
+        self.put_back_shm().await?;
         let view = self.view()?;
         let calls = self.hooks.listen(&self.subject).map_err(Error::Hooks)?;
         let asks = calls.place();
@@ -202,6 +204,7 @@ impl Attempt {
             options: &options,
             config: Some(&config),
             link_remap: false,
+            skip_in_flight: false,
             hold,
             hooks: asks.as_deref(),
             hostname: self.new_name(),
@@ -211,10 +214,7 @@ impl Attempt {
         let lock = lock::close(self).await;
         let result = calls.beside(self.restore(&call, terminal)).await;
         if let Some(lock) = lock {
-            lock.open().await;
-        }
-        if result.is_err() {
-            lock::open_all(self).await;
+            lock.open(result.is_err()).await;
         }
         hand_on(&work, self.subject.restore_work.as_deref(), &[RESTORE_LOG]);
         if result.is_err() {
@@ -245,6 +245,15 @@ impl Attempt {
             tracing::warn!(%error, "the container runs");
         }
         Ok(live)
+    }
+
+    async fn put_back_shm(&self) -> Result<(), Error> {
+        let kept = self.image.manifest.as_ref().map_or(&[][..], |manifest| &manifest.shm);
+        if kept.is_empty() || !self.policy.keeps_shm() {
+            return Ok(());
+        }
+        let (kept, spec, image) = (kept.to_vec(), self.subject.spec.clone(), self.image.place());
+        aside(move || shm::put_back(&kept, &spec, &image)).await.map_err(Error::Shm)
     }
 
     async fn restore(&self, call: &CriuCall<'_>, terminal: bool) -> Result<Live, Error> {

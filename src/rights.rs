@@ -11,6 +11,8 @@ use rustix::thread::CapabilitySet;
 
 use crate::bundle::{Sharing, Spec};
 
+/// Kinds of namespaces that CRIU makes, or leaves out, as an image says.
+pub const KINDS: [&str; 5] = ["user", "pid", "ipc", "uts", "mount"];
 /// The kernel's number for who is under a filter of system calls.
 pub const FILTERED: u32 = 2;
 /// How many capabilities a sentence has room for.
@@ -23,6 +25,21 @@ pub struct Rights {
     pub may_gain: bool,
     /// It may call whatever the kernel offers.
     pub unfiltered: bool,
+}
+
+/// All that a configuration grants.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    pub rights: Rights,
+    /// Whether a namespace of each kind is to be the host's.
+    pub hosts: [(&'static str, bool); KINDS.len()],
+}
+
+impl Granted {
+    pub fn of(spec: &Spec) -> Granted {
+        let hosts = KINDS.map(|kind| (kind, is_hosts(&spec.sharing(kind), kind)));
+        Granted { rights: Rights::granted(spec), hosts }
+    }
 }
 
 impl Rights {
@@ -66,12 +83,16 @@ fn names(set: CapabilitySet) -> String {
 
 /// Whether a namespace of a kind ("pid", "user", …) is to be the host's: said, or by a path.
 pub fn is_hosts(sharing: &Sharing, kind: &str) -> bool {
-    let name = if kind == "mount" { "mnt" } else { kind };
     match sharing {
         Sharing::Host => true,
         Sharing::Private => false,
-        Sharing::With(path) => is_same(path, &PathBuf::from(format!("/proc/self/ns/{name}"))),
+        Sharing::With(path) => is_same(path, &PathBuf::from(format!("/proc/self/ns/{}", in_proc(kind)))),
     }
+}
+
+/// The kernel's name for what the specification calls otherwise.
+pub fn in_proc(kind: &str) -> &str {
+    if kind == "mount" { "mnt" } else { kind }
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {

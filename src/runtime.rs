@@ -73,6 +73,8 @@ pub struct CriuCall<'a> {
     pub config: Option<&'a Path>,
     /// CRIU may give deleted files a name.
     pub link_remap: bool,
+    /// CRIU leaves connections out that nobody has accepted yet.
+    pub skip_in_flight: bool,
     /// Where our binary stops a restore until it is let go on.
     pub hold: Option<&'a Path>,
     /// Where our binary asks for the node's hooks.
@@ -211,7 +213,7 @@ impl Runtime {
         let mut command = self
             .with_criu("checkpoint", call)
             .flag("--leave-running", leave_running)
-            .flag("--tcp-skip-in-flight", decides)
+            .flag("--tcp-skip-in-flight", decides && call.skip_in_flight)
             .flag("--link-remap", decides && call.link_remap);
         if call.version.flavour == Flavour::Runc {
             for namespace in &call.options.empty_namespaces {

@@ -135,6 +135,7 @@ fn of_restore(error: &restore::Error) -> Code {
         restore::Error::Runtime(error) => of_runtime(error),
         restore::Error::Criu(_) => Code::FAILED_PRECONDITION,
         restore::Error::Write(error) | restore::Error::NoCriu(error) => of_checkpoint(error),
+        restore::Error::Shm(error) => of_io(error.kind()),
         restore::Error::Cgroup(_) | restore::Error::Sysctl(_) => Code::FAILED_PRECONDITION,
     }
 }

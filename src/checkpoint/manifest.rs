@@ -51,6 +51,9 @@ pub struct Manifest {
     /// Mounts of the host's that the configuration doesn't list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub injected: Vec<Injected>,
+    /// Where the client had mounted memory, whose content is in the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shm: Vec<PathBuf>,
     /// SHA-256 of the configuration it ran with.
     pub spec_digest: String,
     /// Every file of the image but this one, with its size.
@@ -141,6 +144,7 @@ impl Manifest {
             cgroup: container.cgroup.to_string(),
             mounts: Vec::deserialize(&spec.mounts).unwrap_or_default(),
             injected: Vec::new(),
+            shm: Vec::new(),
             spec_digest: digest(&config),
             files: BTreeMap::new(),
             digests: BTreeMap::new(),

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::criu::{self, config};
 use crate::policy::Policy;
-use crate::rights::Rights;
+use crate::rights::Granted;
 use connections::Connection;
 pub use connections::Connections;
 pub use finding::{Blockers, Finding, What};
@@ -41,6 +41,8 @@ pub struct Look {
     /// CRIU may leave names in its file system, as it does if the container is to be stopped.
     pub link_remap: bool,
     pub refuses_execs: bool,
+    /// CRIU leaves connections out that nobody has accepted yet.
+    pub skips_in_flight: bool,
     /// The runtime tells CRIU to leave the network out, which then knows no second one.
     pub one_network: bool,
     /// The largest deleted file that CRIU takes along.
@@ -49,8 +51,8 @@ pub struct Look {
     pub plugins: Option<PathBuf>,
     /// Mount points that the runtime sees to. If nobody knows them, no mount is judged.
     pub bound: Option<Vec<PathBuf>>,
-    /// What processes may do. If nobody knows it, none does too much.
-    pub granted: Option<Rights>,
+    /// What processes may do, and where. If nobody knows it, none does too much.
+    pub granted: Option<Granted>,
     /// Where the image will be; it may not exist yet.
     pub image: Option<PathBuf>,
 }
@@ -64,6 +66,7 @@ impl Look {
             options,
             link_remap: config::may_be_set_here("link-remap"),
             refuses_execs: false,
+            skips_in_flight: true,
             one_network: false,
             ghost_limit: Policy::default().ghost_limit(),
             plugins: None,
@@ -77,6 +80,7 @@ impl Look {
     #[must_use]
     pub fn under(mut self, policy: &Policy, exits: bool) -> Look {
         self.link_remap |= exits && policy.remaps_links();
+        self.skips_in_flight = policy.skips_in_flight();
         self.ghost_limit = policy.ghost_limit();
         self.plugins = policy.plugins().map(Path::to_owned);
         self
@@ -153,10 +157,13 @@ impl Survey {
         found.extend(sockets::judge(&held, container, &unix, &open));
         found.extend(unix::peers(container, &held, &unix));
         if let Some(granted) = &container.granted {
-            found.extend(processes::mightier(&family, granted));
+            found.extend(processes::mightier(&family, &granted.rights));
         }
         found.extend(processes::execs(&family, container.refuses_execs));
         if let Some(first) = family.iter().find(|process| process.pid == init) {
+            if let Some(granted) = &container.granted {
+                found.extend(processes::astray(first, &granted.hosts));
+            }
             found.extend(mounts::look(first, container));
             found.extend(space::look(first, &family, container));
         }

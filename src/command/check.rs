@@ -12,7 +12,7 @@ use cryo::checkpoint::injected;
 use cryo::checkpoint::preflight::{Finding, Look, look};
 use cryo::criu;
 use cryo::policy::{DOCKER, NODE_FILE, NodeFile, Policy};
-use cryo::rights::Rights;
+use cryo::rights::Granted;
 use serde::Serialize;
 
 use find::Found;
@@ -60,7 +60,7 @@ fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
     let mut container = container.under(&policy, policy.exits_after_checkpoint(&namespace));
     container.refuses_execs = policy.refuses_execs();
     container.bound = Some(injected::points(&spec, &injected::of_container(pid, &spec)));
-    container.granted = Some(Rights::granted(&spec));
+    container.granted = Some(Granted::of(&spec));
     container.one_network = !bundle::has_crun(&bundle);
     // Others are told a folder, which nobody knows yet.
     container.image = (namespace == DOCKER).then(|| UNPACKED.into());

@@ -41,6 +41,8 @@ pub(super) struct Wishes {
     pub(super) timeout: Option<Duration>,
     pub(super) tcp: Option<Tcp>,
     pub(super) refuses_execs: Option<bool>,
+    pub(super) skips_in_flight: Option<bool>,
+    pub(super) keeps_shm: Option<bool>,
     pub(super) file_locks: Option<bool>,
     pub(super) link_remap: Option<bool>,
     pub(super) ghost_limit: Option<u64>,
@@ -61,11 +63,13 @@ pub(super) enum Problem {
 }
 
 /// All of them, as they are called after `cryo.` and in the node file.
-pub(super) const NAMES: [&str; 12] = [
+pub(super) const NAMES: [&str; 14] = [
     "checkpoint.exit",
     "timeout",
     "tcp",
     "exec",
+    "in-flight",
+    "shm",
     "file-locks",
     "link-remap",
     "ghost-limit",
@@ -99,6 +103,20 @@ impl Wishes {
                     "terminate" => false,
                     "refuse" => true,
                     _ => return Err(Problem::Value("give terminate or refuse")),
+                });
+            }
+            "in-flight" => {
+                self.skips_in_flight = Some(match value {
+                    "skip" => true,
+                    "refuse" => false,
+                    _ => return Err(Problem::Value("give skip or refuse")),
+                });
+            }
+            "shm" => {
+                self.keeps_shm = Some(match value {
+                    "keep" => true,
+                    "leave" => false,
+                    _ => return Err(Problem::Value("give keep or leave")),
                 });
             }
             "ghost-limit" => {
@@ -135,6 +153,8 @@ impl Wishes {
             timeout: self.timeout.or(others.timeout),
             tcp: self.tcp.or(others.tcp),
             refuses_execs: self.refuses_execs.or(others.refuses_execs),
+            skips_in_flight: self.skips_in_flight.or(others.skips_in_flight),
+            keeps_shm: self.keeps_shm.or(others.keeps_shm),
             file_locks: self.file_locks.or(others.file_locks),
             link_remap: self.link_remap.or(others.link_remap),
             ghost_limit: self.ghost_limit.or(others.ghost_limit),

@@ -44,6 +44,12 @@ pub enum Error {
     Hold(io::Error),
     #[error("cannot restore: the container is back but not in its own cgroup: {0}")]
     Cgroup(String),
-    #[error("cannot keep the seccomp filter for processes that are added later: {0}")]
+    #[error(
+        "cannot restore: what was in shared memory can't be put back: {0}: give the mount the original's size, or set the annotation cryo.shm=leave"
+    )]
+    Shm(io::Error),
+    #[error(
+        "cannot restore: the seccomp filter can't be kept in the bundle for processes that are added later: {0}: make room on its disk"
+    )]
     Filter(io::Error),
 }

@@ -12,11 +12,8 @@ use crate::container::Subject;
 use crate::criu::filters::Filters;
 use crate::criu::namespaces::Namespaces;
 use crate::criu::processes::{self, Process};
-use crate::rights::{Rights, filter, is_hosts};
+use crate::rights::{Granted, Rights, filter};
 use crate::runtime::{Flavour, Version};
-
-/// Those that CRIU makes, or leaves out, as the image says.
-const KINDS: [&str; 5] = ["user", "pid", "ipc", "uts", "mount"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,7 +21,9 @@ pub enum Error {
         "cannot restore: the checkpoint was taken with {theirs}, this container runs with {ours}: give it the same runtime"
     )]
     Runtime { theirs: String, ours: &'static str },
-    #[error("cannot restore: the checkpoint is for {theirs}, this machine is {ours}")]
+    #[error(
+        "cannot restore: the checkpoint is for {theirs}, this machine is {ours}: restore it on a machine like the original"
+    )]
     Architecture { theirs: String, ours: String },
     #[error(
         "cannot restore: the checkpoint has {theirs}, this container {ours}: give it the same kind of network"
@@ -52,7 +51,7 @@ pub enum Error {
     Filter,
     #[error(transparent)]
     Image(#[from] image::Error),
-    #[error("cannot restore: the container's config.json can't be read: {0}")]
+    #[error("cannot restore: the container's config.json can't be read: {0}: create the container anew")]
     Config(io::Error),
 }
 
@@ -120,8 +119,7 @@ fn check_namespaces(image: &Image, spec: &Spec) -> Result<(), Error> {
     let folder = image.place();
     let namespaces = Namespaces::of(&folder).map_err(|problem| image.damaged(&problem))?;
     let own = |is_hosts| if is_hosts { "the host's" } else { "its own" };
-    for kind in KINDS {
-        let wanted = is_hosts(&spec.sharing(kind), kind);
+    for (kind, wanted) in Granted::of(spec).hosts {
         if namespaces.is_hosts(kind).is_some_and(|is_hosts| is_hosts != wanted) {
             return Err(Error::Namespace { kind, theirs: own(!wanted), ours: own(wanted) });
         }

@@ -29,6 +29,7 @@ pub enum What {
     MessageQueue,
     NestedNamespace,
     NoSpace,
+    OtherNamespace,
     OutOfTime,
     Rights,
     SeccompNotify,
@@ -97,6 +98,7 @@ impl What {
             What::MessageQueue => "has a POSIX message queue",
             What::NestedNamespace => "has a namespace of its own",
             What::NoSpace => "has no space for its memory",
+            What::OtherNamespace => "is in another namespace than the container's configuration says",
             What::OutOfTime => "was left behind by an exec into a restored container and could not come back",
             What::Rights => "may do more than the container's configuration allows",
             What::SeccompNotify => "decides about system calls of others",
@@ -131,6 +133,9 @@ impl What {
             What::MessageQueue => "let it close the queue and remove it with mq_unlink",
             What::NestedNamespace => "end what has made the namespace, such as a sandbox",
             What::NoSpace => "make room, or choose another folder",
+            What::OtherNamespace => {
+                "let it stay there, or configure the container so (docker run --uts, --ipc, --pid)"
+            }
             What::OutOfTime => "end it, or use runc 1.2.7 or newer, or crun",
             What::Rights => "end it, or give the container these rights",
             What::SeccompNotify => "end it first",
@@ -180,7 +185,7 @@ fn shortened(place: &str) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [What; 27] = [
+    const ALL: [What; 28] = [
         What::Aio,
         What::DeletedName,
         What::Device,
@@ -196,6 +201,7 @@ mod tests {
         What::MessageQueue,
         What::NestedNamespace,
         What::NoSpace,
+        What::OtherNamespace,
         What::OutOfTime,
         What::Rights,
         What::SeccompNotify,

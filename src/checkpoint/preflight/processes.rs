@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::process::{Process, program, text};
 use super::{Finding, What};
 use crate::cgroup::Cgroup;
-use crate::rights::Rights;
+use crate::rights::{Rights, in_proc};
 
 /// Of these there can be only one of each in an image: CRIU nests no others than those
 /// of mounts and of networks.
@@ -124,6 +124,18 @@ fn stray_thread(process: &Process) -> Option<Finding> {
     None
 }
 
+/// A first process that has left the namespaces that the configuration says: no restore
+/// would let it be where it is.
+pub(super) fn astray(first: &Process, hosts: &[(&'static str, bool)]) -> Vec<Finding> {
+    let other = hosts.iter().filter_map(|(kind, wanted)| {
+        let its = namespace(first.pid, in_proc(kind))?;
+        let is_hosts = its == fs::read_link(format!("/proc/self/ns/{}", in_proc(kind))).ok()?;
+        let words = if is_hosts { "the host's instead of its own" } else { "its own instead of the host's" };
+        (is_hosts != *wanted).then(|| format!("{kind}: {words}"))
+    });
+    other.map(|place| Finding::new(What::OtherNamespace, first, place, true)).collect()
+}
+
 /// Who may do more than the configuration grants, such as what a privileged exec has left
 /// behind: no restore would let it.
 pub(super) fn mightier(family: &[Process], granted: &Rights) -> Vec<Finding> {
@@ -229,6 +241,15 @@ mod tests {
         // It won't be in the image, or has no rights left.
         assert_eq!(mightier(&[Process { capabilities: 0b11, inside: false, ..ours.clone() }], &granted), []);
         assert_eq!(mightier(&[Process { capabilities: 0b11, state: 'Z', ..ours }], &granted), []);
+    }
+
+    #[test]
+    fn a_first_process_that_has_left_its_namespaces_blocks() {
+        let ours = Process { pid: std::process::id(), ..Process::default() };
+        assert_eq!(astray(&ours, &[("uts", true), ("mount", true)]), []);
+        let found = astray(&ours, &[("uts", true), ("ipc", false)]);
+        assert_eq!((found.len(), found[0].what, found[0].blocks), (1, What::OtherNamespace, true));
+        assert_eq!(found[0].place, "ipc: the host's instead of its own");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::{Finding, Look, What, unix};
 
 const MPTCP: &str = "MPTCP";
 const MPTCP_REMEDY: &str = "switch MPTCP off; programs in Go do so with GODEBUG=multipathtcp=0";
+const IN_FLIGHT_REMEDY: &str = "try again when it is accepted, or leave out the annotation cryo.in-flight=refuse: the other end tries again";
 
 /// The sockets of the container, by inode, with the first who holds each.
 #[derive(Default)]
@@ -78,7 +79,10 @@ pub(super) fn judge(
             continue;
         }
         let Some(socket) = borrow(holder.process.pid, holder.number) else { continue };
-        if has_unread_messages(&socket) {
+        if !container.skips_in_flight && is_knocked_at(&socket) {
+            let finding = holder.finding(What::TcpConnection, "that isn't accepted yet", true);
+            found.push(Finding { remedy: IN_FLIGHT_REMEDY, ..finding });
+        } else if has_unread_messages(&socket) {
             found.push(holder.finding(What::UnreadMessages, "netlink", true));
         } else if let Some(kind) = kind(&socket).and_then(unsupported) {
             let finding = holder.finding(What::UnsupportedSocket, &kind, true);
@@ -88,6 +92,11 @@ pub(super) fn judge(
     }
     found.sort_by_key(|finding| finding.pid);
     found
+}
+
+/// Whether somebody waits there to be accepted.
+fn is_knocked_at(socket: &OwnedFd) -> bool {
+    sockopt::socket_acceptconn(socket) == Ok(true) && is_readable(socket)
 }
 
 type Kind = (AddressFamily, SocketType, Option<rustix::net::Protocol>);
@@ -104,9 +113,11 @@ fn kind(socket: &OwnedFd) -> Option<Kind> {
 
 /// CRIU takes none along that are on their way from the kernel to a program.
 fn has_unread_messages(socket: &OwnedFd) -> bool {
-    let is_netlink = sockopt::socket_domain(socket) == Ok(AddressFamily::NETLINK);
-    let mut asked = [PollFd::new(socket, PollFlags::IN)];
-    is_netlink && poll(&mut asked, Some(&Timespec::default())) == Ok(1)
+    sockopt::socket_domain(socket) == Ok(AddressFamily::NETLINK) && is_readable(socket)
+}
+
+fn is_readable(socket: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&Timespec::default())) == Ok(1)
 }
 
 fn borrow(pid: u32, number: i32) -> Option<OwnedFd> {
@@ -146,7 +157,11 @@ mod tests {
 
     fn found(options: Options) -> Vec<Finding> {
         let own = std::process::id();
-        let look = Look::new(own, vec![own], options);
+        found_by(Look::new(own, vec![own], options))
+    }
+
+    fn found_by(look: Look) -> Vec<Finding> {
+        let own = std::process::id();
         let mut held = Held::default();
         super::super::files::of(&family(own, &[own])[0], &look, &mut held);
         judge(&held, &look, &unix::Table::new(), &super::super::connections::open(own))
@@ -165,6 +180,17 @@ mod tests {
         assert_eq!(about(&found(Options::default()), &client), [(What::TcpConnection, true)]);
         let keeping = Options { tcp_established: true, ..Options::default() };
         assert_eq!(about(&found(keeping), &client), [(What::TcpConnection, false)]);
+    }
+
+    #[test]
+    fn who_is_not_accepted_yet_blocks_only_if_that_is_asked_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let own = std::process::id();
+        let refusing = || Look { skips_in_flight: false, ..Look::new(own, vec![own], Options::default()) };
+        assert_eq!(about(&found_by(refusing()), &listener), []);
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(about(&found_by(refusing()), &listener), [(What::TcpConnection, true)]);
+        assert_eq!(about(&found(Options::default()), &listener), []);
     }
 
     #[test]

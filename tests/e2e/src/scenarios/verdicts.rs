@@ -220,6 +220,7 @@ impl Given {
             Given::Pings => plan.change(|spec| {
                 spec["linux"]["sysctl"]["net.ipv4.ping_group_range"] = Value::from("0 2147483647");
             }),
+            Given::HostsName => plan.hosts("uts"),
             Given::RightOverLimits => plan,
         }
     }

@@ -15,6 +15,7 @@ pub(super) const KINDS: &[Kind] = &[
     ("network", |_| nested(libc::CLONE_NEWNET, "net")),
     ("ipc", |_| nested(libc::CLONE_NEWIPC, "ipc")),
     ("hostname", |_| nested(libc::CLONE_NEWUTS, "uts")),
+    ("hostname-left", |_| left(libc::CLONE_NEWUTS, "uts")),
     ("cgroups", |_| nested(libc::CLONE_NEWCGROUP, "cgroup")),
     ("time", |_| time()),
     ("thread-hostname", |_| of_thread(libc::CLONE_NEWUTS, "uts")),
@@ -46,6 +47,13 @@ fn unshare(flags: i32) -> io::Result<()> {
 fn nested(flag: i32, kind: &'static str) -> io::Result<Check> {
     let child = if flag == libc::CLONE_NEWPID { fork(flag, pause)? } else { child(|| unshare(flag))? };
     Ok(Box::new(move || Ok(own(&child.to_string(), kind)? != own("self", kind)?)))
+}
+
+/// By the first process itself.
+fn left(flag: i32, kind: &'static str) -> io::Result<Check> {
+    let before = own("self", kind)?;
+    unshare(flag)?;
+    Ok(Box::new(move || Ok(own("self", kind)? != before)))
 }
 
 /// Only a process that is made afterwards lives in it.

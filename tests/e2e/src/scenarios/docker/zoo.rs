@@ -51,7 +51,8 @@ fn survives(bench: &Bench, options: &[&str], command: &[&str]) -> Outcome {
     let volume = format!("{}:/zoo:ro", programs(bench)?.display());
     let container = docker.run_workload(&[&["--volume", &volume], options].concat(), command)?;
     let ready = || container.logs().ok()?.lines().any(|line| line == "ready").then_some(());
-    eventually_within(START_PATIENCE, "it is ready", ready)?;
+    let said = || container.logs().unwrap_or_default();
+    eventually_within(START_PATIENCE, "it is ready", ready).during(said)?;
     // Its exit code says whether anything was lost.
     let check = || container.exec(&["python3", "/zoo/check.py"]);
     check()?;

@@ -31,6 +31,8 @@ pub(super) enum Given {
     Annotation(&'static str, &'static str),
     Privileges,
     Pings,
+    /// The host's name.
+    HostsName,
     /// Sockets of the host's, to connect to.
     Outside,
     /// Of whoever runs the test: CRIU asks after the limits of other users' processes.
@@ -92,6 +94,8 @@ const _: () = {
 
 const UNLOCKED: &[Given] = &[Given::Annotation("cryo.file-locks", "false")];
 const OUTSIDE_KEPT: &[Given] = &[Given::Outside, Given::Annotation("cryo.external-unix-sockets", "true")];
+const KEPT_ACCEPTED: &[Given] =
+    &[Given::Annotation("cryo.tcp", "established"), Given::Annotation("cryo.in-flight", "refuse")];
 const KEPT: &[Given] = &[Given::Annotation("cryo.tcp", "established")];
 
 const fn case(
@@ -262,6 +266,7 @@ pub(super) const CONNECTIONS: &[Case] = &[
     case("tcp-connecting, kept", &["hold", "tcp-connecting"], KEPT, Ready("same")),
     case("tcp-unaccepted", &["hold", "tcp-unaccepted"], &[], Blocks("tcp-connection")),
     case("tcp-unaccepted, kept", &["hold", "tcp-unaccepted"], KEPT, Ready("same")),
+    case("tcp-unaccepted, refused", &["hold", "tcp-unaccepted"], KEPT_ACCEPTED, Blocks("tcp-connection")),
     case("tcp-time-wait", &["hold", "tcp-time-wait"], &[], Ready("same")),
     case("tcp-refused", &["hold", "tcp-refused"], &[], Ready("same")),
     case("mptcp", &["hold", "mptcp"], &[], Blocks("unsupported-socket")),
@@ -300,6 +305,13 @@ pub(super) const WORLDS: &[Case] = &[
     case("network", &["hold", "network"], &[Given::Privileges], OneNetwork),
     case("ipc", &["hold", "ipc"], &[Given::Privileges], Blocks("nested-namespace")),
     case("hostname", &["hold", "hostname"], &[Given::Privileges], Blocks("nested-namespace")),
+    case("hostname-left, own", &["hold", "hostname-left"], &[Given::Privileges], Ready("same")),
+    case(
+        "hostname-left, the host's",
+        &["hold", "hostname-left"],
+        &[Given::Privileges, Given::HostsName],
+        Blocks("other-namespace"),
+    ),
     case("cgroups", &["hold", "cgroups"], &[Given::Privileges], Blocks("nested-namespace")),
     case("time", &["hold", "time"], &[Given::Privileges], Blocks("nested-namespace")),
     case("thread-hostname", &["hold", "thread-hostname"], &[Given::Privileges], Blocks("nested-namespace")),
