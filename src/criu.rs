@@ -11,6 +11,7 @@ pub mod hierarchies;
 pub mod images;
 pub mod lock;
 pub mod log;
+pub mod messages;
 pub mod mountpoints;
 pub mod namespaces;
 mod options;

@@ -1,16 +1,13 @@
-//! The little we read and write of CRIU's image files: two magic numbers, then a
-//! length and a message, as often as need be.
+//! The little that a checkpoint and a restore read and write of CRIU's image files.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use prost::Message;
-use rustix::fs::{Mode, OFlags, open};
 
 use super::NETWORK_KEY;
+use super::messages::{COMMON, Messages, bad, open_plain};
 
-const COMMON: u32 = 0x5456_4319;
 const INVENTORY: u32 = 0x5831_3116;
 pub(super) const PSTREE: u32 = 0x5027_3030;
 const IDS: u32 = 0x5443_2030;
@@ -63,6 +60,10 @@ pub(super) struct Ids {
     pub(super) mnt_ns_id: Option<u32>,
     #[prost(uint32, optional, tag = "10")]
     pub(super) user_ns_id: Option<u32>,
+    #[prost(uint32, optional, tag = "11")]
+    pub(super) cgroup_ns_id: Option<u32>,
+    #[prost(uint32, optional, tag = "12")]
+    pub(super) time_ns_id: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -86,6 +87,8 @@ impl Ids {
             "uts" => self.uts_ns_id,
             "mount" => self.mnt_ns_id,
             "user" => self.user_ns_id,
+            "cgroup" => self.cgroup_ns_id,
+            "time" => self.time_ns_id,
             _ => None,
         }
     }
@@ -132,14 +135,12 @@ pub(super) fn first_ids(folder: &Path) -> io::Result<Ids> {
 }
 
 pub(super) fn inventory(folder: &Path) -> io::Result<Inventory> {
-    Inventory::decode(next(&inventory_messages(folder)?)?.0).map_err(|error| bad(&error.to_string()))
+    inventory_messages(folder)?.first()
 }
 
-fn inventory_messages(folder: &Path) -> io::Result<Vec<u8>> {
-    let bytes = read_small(&folder.join(INVENTORY_FILE))?;
+fn inventory_messages(folder: &Path) -> io::Result<Messages<Inventory>> {
     // The one file without the common number before its own.
-    let messages = bytes.strip_prefix(&INVENTORY.to_le_bytes());
-    messages.map(<[u8]>::to_vec).ok_or_else(|| bad("its inventory isn't CRIU's"))
+    Messages::after(&folder.join(INVENTORY_FILE), &INVENTORY.to_le_bytes(), MOST_BYTES)
 }
 
 /// Whether a file is one of CRIU's, by its name: `pages-12.img`, `files.img`.
@@ -186,19 +187,10 @@ pub fn external_network() -> Vec<u8> {
 
 /// A file that is never large; one that is isn't what it claims to be.
 pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
-    read_within(path, MOST_BYTES)
-}
-
-fn read_within(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let (file, _) = open_plain(path)?;
     let mut bytes = Vec::new();
-    // Whoever made it may have made a pipe, at which a reader waits for ever.
-    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(open(path, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(bad("it is no plain file"));
-    }
-    file.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most { Err(bad("it is far too large")) } else { Ok(bytes) }
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_BYTES { Err(bad("it is far too large")) } else { Ok(bytes) }
 }
 
 pub(super) fn first<M: Message + Default>(path: &Path, magic: u32) -> io::Result<M> {
@@ -206,46 +198,12 @@ pub(super) fn first<M: Message + Default>(path: &Path, magic: u32) -> io::Result
 }
 
 pub(super) fn first_within<M: Message + Default>(path: &Path, magic: u32, most: u64) -> io::Result<M> {
-    let read = || {
-        let bytes = read_within(path, most)?;
-        M::decode(body(&bytes, magic)?).map_err(|error| bad(&error.to_string()))
-    };
-    let name = path.file_name().unwrap_or_default().display();
-    read().map_err(|problem| io::Error::new(problem.kind(), format!("{name}: {problem}")))
+    Messages::open(path, magic, most)?.first()
 }
 
 /// All messages of a file, of one kind each.
 pub(super) fn all<M: Message + Default>(path: &Path, magic: u32) -> io::Result<Vec<M>> {
-    let bytes = read_small(path)?;
-    let mut rest = messages(&bytes, magic)?;
-    let mut all = Vec::new();
-    while !rest.is_empty() {
-        let (body, after) = next(rest)?;
-        all.push(M::decode(body).map_err(|error| bad(&error.to_string()))?);
-        rest = after;
-    }
-    Ok(all)
-}
-
-/// The first message of a file with the given magic.
-fn body(bytes: &[u8], magic: u32) -> io::Result<&[u8]> {
-    Ok(next(messages(bytes, magic)?)?.0)
-}
-
-fn messages(bytes: &[u8], magic: u32) -> io::Result<&[u8]> {
-    let head = [COMMON.to_le_bytes(), magic.to_le_bytes()].concat();
-    bytes.strip_prefix(&*head).ok_or_else(|| bad("not a CRIU image file of the expected kind"))
-}
-
-/// A message after its length, and what follows.
-fn next(bytes: &[u8]) -> io::Result<(&[u8], &[u8])> {
-    let short = || bad("it is cut short");
-    let (length, rest) = bytes.split_first_chunk().ok_or_else(short)?;
-    rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(short)
-}
-
-fn bad(problem: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, problem)
+    Messages::open(path, magic, MOST_BYTES)?.collect()
 }
 
 #[cfg(test)]
