@@ -1,11 +1,15 @@
 //! What an administrator calls. Belongs to the binary: the shim links none of it.
 
 mod check;
+mod diff;
 mod doctor;
+mod inspect;
 mod install;
+mod place;
 mod root;
 mod run;
 mod search;
+mod table;
 mod unit;
 
 use std::io::{self, Write};
@@ -46,6 +50,34 @@ enum Verb {
     /// The exit status is 0 if checkpoint and restore will work, and 1 if not.
     Doctor {
         /// Print JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a checkpoint holds: processes, open files, sockets, mounts, memory.
+    ///
+    /// Reads the image's files and changes nothing. Command lines and environments are those of
+    /// the dumped memory; values of environment variables are shown only if asked for, because
+    /// passwords are handed over like this. The exit status is 0, or 2 if it can't be read.
+    ///
+    /// JSON has the members `manifest` (cryo.json), `totals`, `processes` (each with `files` and
+    /// `memory`), `mounts`, `namespaces` and `cgroups`. Members are added, but never renamed.
+    Inspect {
+        /// The folder of the checkpoint.
+        checkpoint: PathBuf,
+        #[command(flatten)]
+        options: inspect::Options,
+    },
+    /// Show what changed between two checkpoints of a container.
+    ///
+    /// Compares how they were taken, processes, open files, sockets, mounts, limits, and the
+    /// content of memory page by page. The exit status is 0 if both are the same, 1 if they
+    /// differ, and 2 if one can't be read.
+    Diff {
+        /// The folder of the older checkpoint.
+        before: PathBuf,
+        /// The folder of the newer one.
+        after: PathBuf,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -110,6 +142,8 @@ pub(crate) fn run() -> ExitCode {
     match Arguments::parse().verb {
         Verb::Check { container, namespace, json } => check::run(&container, namespace.as_deref(), json),
         Verb::Doctor { json } => doctor::run(json),
+        Verb::Inspect { checkpoint, options } => inspect::run(&checkpoint, &options),
+        Verb::Diff { before, after, json } => diff::run(&before, &after, json),
         Verb::Install(options) => match install::run(&options, &mut io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
