@@ -2,6 +2,7 @@
 
 mod files;
 mod header;
+mod limits;
 mod memory;
 mod mounts;
 mod processes;

@@ -39,7 +39,7 @@ pub(crate) struct File {
     pub(crate) socket: Option<Socket>,
     /// CRIU's number for the memory behind it.
     #[serde(skip)]
-    pub(super) memory: Option<u32>,
+    pub(crate) memory: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -40,6 +40,8 @@ pub(crate) struct Sample {
     pub(crate) environment: String,
     /// Of its heap, a page for each.
     pub(crate) pages: Vec<u8>,
+    /// Of a file in memory that isn't mapped, its one page.
+    pub(crate) buffer: u8,
     pub(crate) mounts: Vec<&'static str>,
     pub(crate) descriptors: Vec<(u32, u32)>,
 }
@@ -52,8 +54,9 @@ impl Default for Sample {
             port: 80,
             environment: "TOKEN=secret\0LANG=C\0".to_owned(),
             pages: vec![1, 2, 3],
+            buffer: 7,
             mounts: vec!["/", "/proc"],
-            descriptors: vec![(0, 1), (3, 1), (4, 2), (5, 3), (6, 4), (7, 5)],
+            descriptors: vec![(0, 1), (3, 1), (4, 2), (5, 3), (6, 4), (7, 5), (9, 6)],
         }
     }
 }
@@ -65,6 +68,27 @@ fn write(folder: &Path, name: &str, magic: u32, messages: &[impl Message]) {
         bytes.extend(message);
     }
     fs::write(folder.join(name), bytes).unwrap();
+}
+
+/// Where pages are, and how many of them, with the number of the file that has their content.
+fn write_pages(folder: &Path, whose: &str, file: u32, runs: &[(u64, u64)]) {
+    let run = |(address, count): &(u64, u64)| pages::Entry {
+        address: *address,
+        flags: Some(4),
+        count: Some(*count),
+        ..pages::Entry::default()
+    };
+    write_pagemap(folder, whose, file, runs.iter().map(run));
+}
+
+fn write_pagemap(folder: &Path, whose: &str, file: u32, runs: impl Iterator<Item = pages::Entry>) {
+    let mut bytes = [COMMON.to_le_bytes(), 0x5608_4025_u32.to_le_bytes()].concat();
+    let head = std::iter::once(pages::Head { pages: file }.encode_to_vec());
+    for message in head.chain(runs.map(|run| run.encode_to_vec())) {
+        bytes.extend(u32::try_from(message.len()).unwrap().to_le_bytes());
+        bytes.extend(message);
+    }
+    fs::write(folder.join(format!("pagemap-{whose}.img")), bytes).unwrap();
 }
 
 impl Sample {
@@ -135,8 +159,13 @@ impl Sample {
             Entry { unix: Some(unix(11, 12, b"")), ..file(5, 3) },
             Entry { unix: Some(unix(12, 11, b"/run/s\0")), ..file(5, 4) },
             Entry { eventfd: Some(open::Eventfd { flags: 2, counter: 3 }), ..file(6, 5) },
+            Entry { memfd: Some(open::Memfd { flags: 2, position: 0, inode: 1 }), ..file(18, 6) },
         ];
         write(folder, "files.img", 0x5630_3138, &files);
+        let inode = open::MemfdInode { name: "buffer".to_owned(), size: PAGE, memory: 77, id: 1 };
+        write(folder, "memfd.img", 0x4845_3499, &[inode]);
+        write_pages(folder, "shmem-77", 2, &[(0, 1)]);
+        fs::write(folder.join("pages-2.img"), [self.buffer; PAGE as usize]).unwrap();
         let descriptor = |(fd, id): &(u32, u32)| descriptors::Entry { id: *id, flags: 0, kind: 1, fd: *fd };
         let descriptors: Vec<_> = self.descriptors.iter().map(descriptor).collect();
         write(folder, "fdinfo-7.img", 0x5621_3732, &descriptors);
@@ -162,21 +191,7 @@ impl Sample {
             areas: vec![area(WORDS, 1, 1), area(HEAP, 16, 1 << 5)],
         };
         write(folder, "mm-1.img", 0x5749_2820, &[entry]);
-        let run = |address, count| pages::Entry {
-            address,
-            flags: Some(4),
-            count: Some(count),
-            ..pages::Entry::default()
-        };
-        let head = pages::Head { pages: 1 }.encode_to_vec();
-        let mut bytes = [COMMON.to_le_bytes(), 0x5608_4025_u32.to_le_bytes()].concat();
-        for message in
-            [head, run(WORDS, 1).encode_to_vec(), run(HEAP, self.pages.len() as u64).encode_to_vec()]
-        {
-            bytes.extend(u32::try_from(message.len()).unwrap().to_le_bytes());
-            bytes.extend(message);
-        }
-        fs::write(folder.join("pagemap-1.img"), bytes).unwrap();
+        write_pages(folder, "1", 1, &[(WORDS, 1), (HEAP, self.pages.len() as u64)]);
         let mut content = [arguments, environment].concat();
         content.resize(PAGE as usize, 0);
         self.pages.iter().for_each(|byte| content.extend([*byte; PAGE as usize]));
@@ -239,7 +254,7 @@ fn files_are_shared_and_sockets_know_their_peers() {
 #[test]
 fn totals_count_what_is_shared_once() {
     let (_folder, contents) = sample();
-    let expected = Totals { processes: 2, threads: 1, files: 2, sockets: 3, mounts: 2, dumped: 4 * PAGE };
+    let expected = Totals { processes: 2, threads: 1, files: 3, sockets: 3, mounts: 2, dumped: 5 * PAGE };
     assert_eq!(contents.totals, expected);
     assert_eq!(contents.namespaces.0.get("pid"), Some(&true));
     assert_eq!(contents.namespaces.0.get("mount"), Some(&false));
@@ -263,7 +278,7 @@ fn words_are_absent_if_the_pages_are_elsewhere() {
     fs::remove_file(folder.path().join("pages-1.img")).unwrap();
     let contents = Contents::read(folder.path()).unwrap();
     assert!(contents.processes[0].command_line.is_none());
-    assert_eq!(contents.totals.dumped, 4 * PAGE);
+    assert_eq!(contents.totals.dumped, 5 * PAGE);
 }
 
 #[test]
@@ -271,17 +286,7 @@ fn pages_of_a_parent_take_no_room_in_the_file() {
     let (folder, _) = sample();
     let run =
         |address, flags| pages::Entry { address, flags: Some(flags), count: Some(1), ..Default::default() };
-    let mut bytes = [COMMON.to_le_bytes(), 0x5608_4025_u32.to_le_bytes()].concat();
-    let messages = [
-        pages::Head { pages: 1 }.encode_to_vec(),
-        run(HEAP, 1).encode_to_vec(),
-        run(HEAP + PAGE, 4).encode_to_vec(),
-    ];
-    for message in messages {
-        bytes.extend(u32::try_from(message.len()).unwrap().to_le_bytes());
-        bytes.extend(message);
-    }
-    fs::write(folder.path().join("pagemap-1.img"), bytes).unwrap();
+    write_pagemap(folder.path(), "1", 1, [run(HEAP, 1), run(HEAP + PAGE, 4)].into_iter());
     let pages = Pages::open(folder.path(), "1").unwrap();
     let mut buffer = [0; 4];
     assert_eq!(pages.read(HEAP, &mut buffer).unwrap(), None);
@@ -297,7 +302,7 @@ fn damaged_images_are_errors_and_no_panics() {
     let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     for path in names.iter().filter(|path| !path.ends_with("pages-1.img")) {
         let whole = fs::read(path).unwrap();
-        for at in 0..whole.len() {
+        for at in (0..whole.len()).step_by(3) {
             let mut damaged = whole.clone();
             damaged[at] ^= 0xff;
             fs::write(path, damaged).unwrap();

@@ -45,8 +45,8 @@ pub(super) struct ProcessChange {
 
 #[derive(Debug, Serialize)]
 pub(super) struct MappingChange {
-    /// `7f0012345000-7f0012346000`
-    pub(super) addresses: String,
+    /// `7f0012345000-7f0012346000`, or `fd 7` for memory that is open and not mapped.
+    pub(super) place: String,
     pub(super) what: String,
     #[serde(flatten)]
     pub(super) amount: Amount,
@@ -126,42 +126,58 @@ impl Pair<'_> {
         let mut changes = Vec::new();
         for mapping in after {
             let amount = match mapping.shared {
-                Some(id) => self.shared(id, mapping, before)?,
+                Some(id) => {
+                    let same = before.iter().find(|before| before.start == mapping.start);
+                    self.shared(same.and_then(|before| before.shared), id)?
+                }
                 None => within(&old_pages, &new_pages, (mapping.start, mapping.end))?,
             };
-            changes.extend(MappingChange::of(mapping, amount));
+            changes.extend(MappingChange::of(addresses(mapping), mapping.what(), amount));
         }
         let mut covered: Vec<_> = after.iter().map(|mapping| (mapping.start, mapping.end)).collect();
         covered.sort_unstable();
         for mapping in before.iter().filter(|mapping| mapping.shared.is_none()) {
             let parts = uncovered((mapping.start, mapping.end), &covered);
             let gone = parts.into_iter().map(|(start, end)| old_pages.bytes_within(start, end)).sum();
-            changes.extend(MappingChange::of(mapping, Amount { gone, ..Amount::default() }));
+            let amount = Amount { gone, ..Amount::default() };
+            changes.extend(MappingChange::of(addresses(mapping), mapping.what(), amount));
         }
+        changes.extend(self.files(old, new)?);
         Ok(changes)
     }
 
-    /// Memory that others may have mapped, too: it counts for the first one.
-    fn shared(&mut self, id: u64, mapping: &Mapping, before: &[Mapping]) -> io::Result<Amount> {
-        if !self.compared.insert(id) {
+    /// Memory that others may have, too, all of it: it counts for the first one.
+    fn shared(&mut self, old: Option<u64>, new: u64) -> io::Result<Amount> {
+        if !self.compared.insert(new) {
             return Ok(Amount::default());
         }
         let open = |folder, id| Pages::open(folder, &format!("shmem-{id}"));
-        let old = before.iter().find(|old| old.start == mapping.start && old.shared.is_some());
-        let old = match old.and_then(|old| old.shared) {
-            Some(old) => open(self.old_folder, old)?,
-            None => Pages::default(),
-        };
-        let end = mapping.offset.saturating_add(mapping.size);
-        within(&old, &open(self.new_folder, id)?, (mapping.offset, end))
+        let old = old.map(|old| open(self.old_folder, old)).transpose()?.unwrap_or_default();
+        within(&old, &open(self.new_folder, new)?, (0, u64::MAX))
+    }
+
+    /// Of files in memory that nobody need have mapped.
+    fn files(&mut self, old: &Process, new: &Process) -> io::Result<Vec<MappingChange>> {
+        let mut changes = Vec::new();
+        for open in &new.files {
+            let Some(id) = open.file.memory else { continue };
+            let before = old.files.iter().find(|before| before.fd == open.fd);
+            let before = before.and_then(|before| before.file.memory);
+            let amount = self.shared(before.map(u64::from), id.into())?;
+            changes.extend(MappingChange::of(format!("fd {}", open.fd), open.file.what(), amount));
+        }
+        Ok(changes)
     }
 }
 
 impl MappingChange {
-    fn of(mapping: &Mapping, amount: Amount) -> Option<MappingChange> {
-        let addresses = format!("{:x}-{:x}", mapping.start, mapping.end);
-        (!amount.is_nothing()).then(|| MappingChange { addresses, what: mapping.what(), amount })
+    fn of(place: String, what: String, amount: Amount) -> Option<MappingChange> {
+        (!amount.is_nothing()).then_some(MappingChange { place, what, amount })
     }
+}
+
+fn addresses(mapping: &Mapping) -> String {
+    format!("{:x}-{:x}", mapping.start, mapping.end)
 }
 
 fn mappings(process: &Process) -> &[Mapping] {

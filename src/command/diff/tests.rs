@@ -25,14 +25,33 @@ fn memory_is_compared_by_its_content() {
     let new = Sample { pages: vec![1, 9, 3, 4], ..Sample::default() };
     let found = between(&Sample::default(), &new).memory;
     assert_eq!((found.total.changed, found.total.new, found.total.gone), (PAGE, PAGE, 0));
-    assert_eq!(found.processes[0].mappings[0].addresses, "10000-20000");
+    assert_eq!(found.processes[0].mappings[0].place, "10000-20000");
     let found = between(&new, &Sample { pages: Vec::new(), ..Sample::default() }).memory;
     assert_eq!((found.total.changed, found.total.new, found.total.gone), (0, 0, 4 * PAGE));
 }
 
 #[test]
+fn memory_that_is_open_and_not_mapped_is_compared_too() {
+    let found = between(&Sample::default(), &Sample { buffer: 8, ..Sample::default() }).memory;
+    assert_eq!((found.total.changed, found.total.new, found.total.gone), (PAGE, 0, 0));
+    let mapping = &found.processes[0].mappings[0];
+    assert_eq!((mapping.place.as_str(), mapping.what.as_str()), ("fd 9", "memfd:buffer"));
+}
+
+#[test]
+fn what_cant_be_compared_is_counted() {
+    let folders = [0, 1].map(|_| tempfile::tempdir().unwrap());
+    folders.iter().for_each(|folder| Sample::default().write(folder.path()));
+    std::fs::remove_file(folders[0].path().join("pages-1.img")).unwrap();
+    let [old, new] = folders.each_ref().map(|folder| folder.path());
+    let found = compare(old, new).unwrap();
+    assert_eq!((found.memory.total.unknown, found.same), (4 * PAGE, false));
+    assert!(words::text(&found, false).contains("16 KiB can't be compared"));
+}
+
+#[test]
 fn what_is_gone_new_and_changed_is_told_apart() {
-    let descriptors = vec![(0, 1), (4, 2), (5, 3), (6, 4), (8, 5)];
+    let descriptors = vec![(0, 1), (4, 2), (5, 3), (6, 4), (8, 5), (9, 6)];
     let mounts = vec!["/", "/sys"];
     let new = Sample { position: 20, port: 81, descriptors, mounts, ..Sample::default() };
     let found = between(&Sample::default(), &new);

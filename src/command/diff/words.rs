@@ -81,7 +81,7 @@ fn memory(change: &MemoryChange) -> String {
     for process in &change.processes {
         table.row(row(&process.total, process.name.clone()));
         for mapping in &process.mappings {
-            table.row(row(&mapping.amount, format!("  {} {}", mapping.addresses, mapping.what)));
+            table.row(row(&mapping.amount, format!("  {} {}", mapping.place, mapping.what)));
         }
     }
     let mut text = table.text();

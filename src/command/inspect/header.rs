@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use cryo::checkpoint::manifest::{Manifest, Network};
 use cryo::criu;
 
+use super::limits;
 use crate::command::table::{count, plain, size};
 use crate::contents::Contents;
 
@@ -15,6 +16,7 @@ const WIDTH: usize = 11;
 pub(super) fn text(folder: &Path, manifest: Option<&Manifest>, contents: &Contents) -> String {
     let mut lines = manifest.map_or_else(|| foreign(folder), |manifest| ours(folder, manifest));
     lines.push(("Holds", holds(contents)));
+    lines.push(("Limits", limits::text(&contents.cgroups)));
     lines.push(("Namespaces", namespaces(contents)));
     let mut text = String::new();
     for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
@@ -141,7 +143,7 @@ mod tests {
             Network     its own\n\
             Options     tcp_established, cgroups_mode=soft\n\
             Size        3.0 KiB in 2 files\n\
-            Holds       2 processes, 1 thread, 2 open files, 3 sockets, 2 mounts, 16 KiB of memory\n\
+            Holds       2 processes, 1 thread, 3 open files, 3 sockets, 2 mounts, 20 KiB of memory\n\
             Namespaces  its own: pid; the host's: mount\n";
         assert_eq!(shown, expected);
         assert!(text(Path::new("/image"), Some(&manifest(false)), &contents).contains("never completed"));
