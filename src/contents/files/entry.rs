@@ -227,20 +227,16 @@ impl Entry {
     }
 
     fn flags(&self) -> Option<u32> {
-        let files = [self.regular.as_ref().map(|file| file.flags), self.pipe.as_ref().map(|file| file.flags)];
-        let watchers = [
-            self.epoll.as_ref().map(|file| file.flags),
-            self.inotify.as_ref().map(|file| file.flags),
-            self.signalfd.as_ref().map(|file| file.flags),
-            self.timerfd.as_ref().map(|file| file.flags),
-            self.eventfd.as_ref().map(|file| file.flags),
-        ];
-        let others = [
-            self.terminal.as_ref().map(|file| file.flags),
-            self.memfd.as_ref().map(|file| file.flags),
-            self.pidfd.as_ref().map(|file| file.flags),
-        ];
-        files.into_iter().chain(watchers).chain(others).flatten().next()
+        (self.regular.as_ref().map(|file| file.flags))
+            .or_else(|| Some(self.pipe.as_ref()?.flags))
+            .or_else(|| Some(self.eventfd.as_ref()?.flags))
+            .or_else(|| Some(self.epoll.as_ref()?.flags))
+            .or_else(|| Some(self.inotify.as_ref()?.flags))
+            .or_else(|| Some(self.signalfd.as_ref()?.flags))
+            .or_else(|| Some(self.timerfd.as_ref()?.flags))
+            .or_else(|| Some(self.terminal.as_ref()?.flags))
+            .or_else(|| Some(self.memfd.as_ref()?.flags))
+            .or_else(|| Some(self.pidfd.as_ref()?.flags))
     }
 
     fn detail(&self) -> Option<String> {
@@ -249,12 +245,9 @@ impl Entry {
         }
         if let Some(epoll) = &self.epoll {
             let watched: Vec<_> = epoll.watched.iter().map(|watched| watched.fd.to_string()).collect();
-            let nothing = watched.is_empty();
-            return Some(if nothing {
-                "watches nothing".into()
-            } else {
-                format!("watches fd {}", watched.join(", "))
-            });
+            let watched =
+                if watched.is_empty() { "nothing".to_owned() } else { format!("fd {}", watched.join(", ")) };
+            return Some(format!("watches {watched}"));
         }
         if let Some(inotify) = &self.inotify {
             let count = inotify.watches.len();
