@@ -22,4 +22,5 @@ pub mod rights;
 pub mod runtime;
 mod shm;
 pub mod stdio;
+pub mod store;
 pub mod sys;

@@ -3,6 +3,7 @@
 
 mod hooks;
 mod node_file;
+mod store;
 mod wishes;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 pub use hooks::{Hook, Stage};
 pub use node_file::{NodeFile, NotAllowed};
+pub use store::{Data, StoreSection};
 use wishes::{NAMES, Problem, Wishes};
 pub use wishes::{NetworkLock, Tcp};
 

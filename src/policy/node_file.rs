@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::hooks::{self, Hook};
+use super::store::{self, StoreSection};
 use super::wishes::{NAMES, NetworkLock, Problem, Tcp, Wishes, bytes, duration};
 use super::{Error, PREFIX, RESTORE_FROM};
 
@@ -34,6 +35,7 @@ pub struct NodeFile {
     /// What holds for containers that say nothing.
     pub(super) usual: Wishes,
     hooks: BTreeMap<String, Hook>,
+    store: StoreSection,
 }
 
 /// A limit, and how its owner wrote it.
@@ -56,6 +58,7 @@ struct Written {
     /// Named like the annotations.
     defaults: BTreeMap<String, toml::Value>,
     hooks: BTreeMap<String, hooks::Written>,
+    store: store::Written,
 }
 
 #[derive(Default, Deserialize)]
@@ -119,7 +122,7 @@ impl NodeFile {
 
     pub(super) fn parse(text: &str) -> Result<NodeFile, String> {
         let written: Written = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        let Written { restore_from, allow, deny, plugins, limits, defaults, hooks } = written;
+        let Written { restore_from, allow, deny, plugins, limits, defaults, hooks, store } = written;
         for name in allow.iter().chain(&deny) {
             let known = name.strip_prefix(PREFIX).is_some_and(|wish| NAMES.contains(&wish));
             if !known && name != RESTORE_FROM {
@@ -140,7 +143,13 @@ impl NodeFile {
         if let Some(missing) = usual.hooks.iter().flatten().find(|name| !hooks.contains_key(*name)) {
             return Err(format!("defaults.hooks: there is no [hooks.{missing}]"));
         }
-        Ok(NodeFile { restore_from, allow, deny, plugins, ghost_limit, timeout, usual, hooks })
+        let store = store.understood()?;
+        Ok(NodeFile { restore_from, allow, deny, plugins, ghost_limit, timeout, usual, hooks, store })
+    }
+
+    /// Where checkpoints are kept, and for how long.
+    pub fn store(&self) -> &StoreSection {
+        &self.store
     }
 
     /// Whether containers may have the annotation; the file at `path` is this one.
@@ -279,6 +288,7 @@ mod tests {
             ("[limits]\nghost-limit = \"much\"", "limits.ghost-limit"),
             ("[limits]\ntimeout = \"1d\"", "limits.timeout"),
             ("[limits]\nmemory = \"1G\"", "memory"),
+            ("[store]\nmax-age = \"long\"", "store.max-age"),
             ("[defaults]\ntcp = \"maybe\"", "defaults.tcp: give established"),
             ("[defaults]\nfile_locks = true", "defaults.file_locks"),
             ("[defaults]\nlink-remap = 9", "defaults.link-remap"),
@@ -301,6 +311,7 @@ mod tests {
         let node = NodeFile::parse(&said.collect::<Vec<_>>().join("\n")).unwrap();
         assert!(node.plugins.is_some() && node.timeout.is_some() && node.usual.tcp.is_some());
         assert_eq!(node.chosen(&["quiesce".to_owned()], Path::new("/")).unwrap().len(), 1);
+        assert!(node.store.limits.max_bytes.is_some() && node.store.pack_after.is_some());
     }
 
     #[test]
@@ -308,6 +319,7 @@ mod tests {
         let sample = NodeFile::parse(include_str!("../../deploy/node/config.toml")).unwrap();
         let without = NodeFile::default();
         assert!(sample.restore_from.is_empty() && sample.usual == without.usual);
+        assert_eq!(sample.store, without.store);
         for name in NAMES.map(|name| format!("{PREFIX}{name}")) {
             let allowed = |node: &NodeFile| node.check(&name, Path::new("/")).is_ok();
             assert_eq!(allowed(&sample), allowed(&without), "{name}");

@@ -1,0 +1,238 @@
+//! An entry that is being made: `new/ID/`, and `new/ID.lock`, which is held as long as
+//! somebody works on it and notes what it will need. The folder itself isn't locked, so that
+//! an image can be written there as anywhere else.
+//!
+//! A quota is kept here: a draft counts with what it said it would need.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Entry, Held};
+use super::lock::{How, Lock};
+use super::record::{self, Description, Record};
+use super::retention::Limits;
+use super::{Error, Id, Size, Store, change, contents, disk};
+use crate::criu::images;
+
+/// What a new entry needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'a> {
+    /// Nobody else gets it meanwhile.
+    pub name: Option<&'a str>,
+    /// About as much as it will take on the disk.
+    pub bytes: u64,
+}
+
+/// An entry that isn't complete. Dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct Draft {
+    store: Store,
+    id: Id,
+    name: Option<String>,
+    folder: PathBuf,
+    lock_path: PathBuf,
+    _lock: Lock,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Reservation {
+    name: Option<String>,
+    bytes: u64,
+}
+
+impl Store {
+    /// Makes room for a new entry. If there is none, what may go by the limits goes first.
+    pub fn begin(&self, wish: &Wish<'_>, limits: &Limits) -> Result<Draft, Error> {
+        self.clean()?;
+        match self.reserve(wish, limits) {
+            Err(full @ Error::Quota { .. }) => {
+                let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+                // Whoever prunes already may not have come to what is in the way.
+                self.prune(limits, now).map_err(|error| match error {
+                    Error::Pruning { .. } => full,
+                    error => error,
+                })?;
+                self.reserve(wish, limits)
+            }
+            reserved => reserved,
+        }
+    }
+
+    fn reserve(&self, wish: &Wish<'_>, limits: &Limits) -> Result<Draft, Error> {
+        let _lock = self.lock()?;
+        if let Some(name) = wish.name {
+            self.check_name(name, None)?;
+        }
+        self.check_quota(wish.bytes, limits)?;
+        let id = self.unused_id()?;
+        let folder = self.new_folder().join(id.as_str());
+        let lock_path = self.lock_path(&id);
+        let failed = Error::at(&self.root);
+        let file = Lock::file(&lock_path).map_err(&failed)?;
+        let lock = Lock::take(file, How::Alone, Duration::ZERO).map_err(|failure| failed(failure.into()))?;
+        let name = wish.name.map(str::to_owned);
+        let reservation = Reservation { name: name.clone(), bytes: wish.bytes };
+        // From here on what was made goes with the draft.
+        let draft = Draft { store: self.clone(), id, name, folder, lock_path, _lock: lock };
+        serde_json::to_vec(&reservation)
+            .map_err(io::Error::from)
+            .and_then(|text| disk::write(&draft.lock_path, &text))
+            .and_then(|()| disk::make_private(&draft.folder))
+            .map_err(&failed)?;
+        Ok(draft)
+    }
+
+    fn check_quota(&self, needed: u64, limits: &Limits) -> Result<(), Error> {
+        let Some(most) = limits.max_bytes else { return Ok(()) };
+        let used = self.used()?;
+        if used.saturating_add(needed) <= most {
+            return Ok(());
+        }
+        let (entries, _) = self.entries()?;
+        let biggest = entries.iter().max_by_key(|entry| entry.bytes);
+        let biggest = biggest.map_or_else(
+            || "what isn't complete yet".to_owned(),
+            |entry| format!("checkpoint {} ({})", entry.id(), Size(entry.bytes)),
+        );
+        let (path, most, used, needed) = (self.root.clone(), Size(most), Size(used), Size(needed));
+        Err(Error::Quota { path, most, used, needed, biggest })
+    }
+
+    /// What all of the store takes on the disk, or will take when drafts are complete.
+    pub fn used(&self) -> Result<u64, Error> {
+        let mut used = disk::bytes(&self.root).map_err(Error::at(&self.root))?;
+        for (id, reservation) in self.reservations()? {
+            let written = disk::bytes(&self.new_folder().join(id.as_str())).unwrap_or_default();
+            used = used.saturating_add(reservation.bytes.saturating_sub(written));
+        }
+        Ok(used)
+    }
+
+    /// Whether an entry may be called so; `but` is the one that may have the name already.
+    pub(super) fn check_name(&self, name: &str, but: Option<&Id>) -> Result<(), Error> {
+        if !change::is_name(name) {
+            return Err(Error::Name(crate::message::cut(&crate::message::shown(name), 60)));
+        }
+        let (entries, _) = self.entries()?;
+        let entries = entries.into_iter().map(|entry| (entry.record.id, entry.record.name));
+        let drafts = self.reservations()?.into_iter().map(|(id, reservation)| (id, reservation.name));
+        let mut taken = entries.chain(drafts).filter(|(id, _)| Some(id) != but);
+        match taken.find(|(_, taken)| taken.as_deref() == Some(name)) {
+            Some((by, _)) => Err(Error::NameTaken { name: crate::message::cut(name, 60), by }),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what dead processes left, and tells how many drafts that were. Not for whoever
+    /// has the lock.
+    pub(super) fn clean(&self) -> Result<usize, Error> {
+        let dead = {
+            let _lock = self.lock()?;
+            self.sweep()?
+        };
+        self.empty_rubbish()?;
+        Ok(dead)
+    }
+
+    pub(super) fn empty_rubbish(&self) -> Result<(), Error> {
+        let folder = self.rubbish_folder();
+        let names = disk::names(&folder).map_err(Error::at(&folder))?;
+        names.iter().try_for_each(|name| disk::remove_folder(&folder.join(name))).map_err(Error::at(&folder))
+    }
+
+    /// Under the lock: nobody is about to make a draft, or to write an entry anew.
+    fn sweep(&self) -> Result<usize, Error> {
+        let new = self.new_folder();
+        let mut dead = 0;
+        let mut sweep = || -> io::Result<()> {
+            // A folder comes before the lock that belongs to it.
+            for name in disk::names(&new)? {
+                let (stem, end) = name.split_once('.').unwrap_or((&name, ""));
+                let Some(id) = Id::parse(stem).filter(|id| end == "json" || !self.is_held(id)) else {
+                    continue;
+                };
+                if end.is_empty() {
+                    disk::rename(&new.join(&name), &self.rubbish_folder().join(id.as_str()))?;
+                    dead += 1;
+                } else {
+                    disk::remove_file(&new.join(&name))?;
+                }
+            }
+            Ok(())
+        };
+        sweep().map_err(Error::at(&new))?;
+        Ok(dead)
+    }
+
+    fn is_held(&self, id: &Id) -> bool {
+        let Ok(file) = File::open(self.lock_path(id)) else { return false };
+        Lock::take(file, How::Alone, Duration::ZERO).is_err()
+    }
+
+    fn reservations(&self) -> Result<Vec<(Id, Reservation)>, Error> {
+        let new = self.new_folder();
+        let names = disk::names(&new).map_err(Error::at(&new))?;
+        let ids = names.iter().filter_map(|name| Id::parse(name.strip_suffix(".lock")?));
+        let read = |id: Id| {
+            let bytes = images::read_small(&self.lock_path(&id)).unwrap_or_default();
+            (id, serde_json::from_slice(&bytes).unwrap_or_default())
+        };
+        Ok(ids.filter(|id| self.is_held(id)).map(read).collect())
+    }
+
+    fn unused_id(&self) -> Result<Id, Error> {
+        loop {
+            let id = Id::random().map_err(Error::at(&self.root))?;
+            let folders = [self.entries_folder(), self.new_folder(), self.rubbish_folder()];
+            if folders.iter().all(|folder| !folder.join(id.as_str()).exists()) {
+                return Ok(id);
+            }
+        }
+    }
+
+    fn lock_path(&self, id: &Id) -> PathBuf {
+        self.new_folder().join(format!("{id}.lock"))
+    }
+}
+
+impl Draft {
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// Where the image is to be written.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes the complete image an entry, which is on the disk when this returns. It is held,
+    /// so that whoever carries its name can be told of it first.
+    pub fn commit(self, about: Description) -> Result<Held, Error> {
+        let files = contents::complete(&self.folder, &about.digests)?;
+        let record = Record::new(self.id.clone(), self.name.clone(), about, files);
+        let failed = Error::at(&self.store.root);
+        record.write(&self.folder.join(record::FILE_NAME)).map_err(&failed)?;
+        disk::sync(&self.folder).map_err(&failed)?;
+        let _lock = self.store.lock()?;
+        let held = super::entry::lock(&self.folder, &self.id, How::Shared, Duration::ZERO)?;
+        let folder = self.store.entry_folder(&self.id);
+        disk::rename(&self.folder, &folder).map_err(&failed)?;
+        let bytes = disk::bytes(&folder).unwrap_or_default();
+        Ok(Held::new(Entry { record, folder, bytes }, held))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let removed = disk::remove_folder(&self.folder).and_then(|()| disk::remove_file(&self.lock_path));
+        if let Err(error) = removed {
+            tracing::warn!(%error, folder = %self.folder.display(), "an incomplete checkpoint stays behind");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Removing what may go: what dead processes left, entries that nobody names any longer, and
+//! what the node's limits say (see `retention`).
+//!
+//! It runs beside everything else. What to remove is decided without the lock, since others'
+//! disks are read for it. Before anything goes, those are read once more: a folder that was
+//! being moved may have been nowhere at the first look. And an entry goes only if it is as it
+//! was when that was decided, and nobody holds it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::claims::{Naming, Survey};
+use super::entry::{Damaged, Entry};
+use super::lock::{Failure, How, Lock};
+use super::retention::{Limits, Standing, Summary, Why, decide};
+use super::{Error, Id, Store, disk};
+
+const LOCK_FILE: &str = "pruning";
+
+#[derive(Debug, Default)]
+pub struct Pruned {
+    pub removed: Vec<Removed>,
+    /// Checkpoints that were never completed.
+    pub drafts: usize,
+    /// Bytes on the disk.
+    pub freed: u64,
+    /// What would have gone if somebody didn't use it.
+    pub in_use: Vec<Id>,
+    /// What stays because nobody can tell whether it is needed, and why.
+    pub unclear: Vec<(Id, String)>,
+    pub damaged: Vec<Damaged>,
+}
+
+#[derive(Debug)]
+pub struct Removed {
+    pub entry: Entry,
+    pub why: Why,
+}
+
+impl Store {
+    /// `now` is in milliseconds since 1970.
+    pub fn prune(&self, limits: &Limits, now: u64) -> Result<Pruned, Error> {
+        let _alone = self.prune_alone()?;
+        let before = disk::bytes(&self.root).map_err(Error::at(&self.root))?;
+        let drafts = self.clean()?;
+        let (entries, damaged) = self.entries()?;
+        let mut pruned = Pruned { drafts, damaged, ..Pruned::default() };
+        let gone = self.doomed(&entries, limits, now, &mut pruned)?;
+        let entries: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.id().clone(), entry)).collect();
+        let mut again = Survey::default();
+        for (id, why) in gone {
+            let Some(entry) = entries.get(&id) else { continue };
+            if again.of(&id, &entry.record.claims) != Naming::Nobody {
+                continue;
+            }
+            match self.remove_unchanged(entry) {
+                Ok(true) => pruned.removed.push(Removed { entry: entry.clone(), why }),
+                // Removed or changed by somebody else meanwhile.
+                Ok(false) | Err(Error::Unknown(_)) => {}
+                Err(Error::InUse { .. }) => pruned.in_use.push(id),
+                Err(error) => return Err(error),
+            }
+        }
+        self.empty_rubbish()?;
+        let after = disk::bytes(&self.root).map_err(Error::at(&self.root))?;
+        pruned.freed = before.saturating_sub(after);
+        Ok(pruned)
+    }
+
+    fn doomed(
+        &self,
+        entries: &[Entry],
+        limits: &Limits,
+        now: u64,
+        pruned: &mut Pruned,
+    ) -> Result<Vec<(Id, Why)>, Error> {
+        let mut survey = Survey::default();
+        let summaries: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                let naming = survey.of(entry.id(), &entry.record.claims);
+                if let Naming::Unknown(why) = &naming {
+                    pruned.unclear.push((entry.id().clone(), why.clone()));
+                }
+                summary(entry, &naming)
+            })
+            .collect();
+        let own: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        let shared = self.used()?.saturating_sub(own);
+        Ok(decide(&summaries, shared, limits, now))
+    }
+
+    pub(super) fn remove_unchanged(&self, entry: &Entry) -> Result<bool, Error> {
+        let _lock = self.lock()?;
+        if self.read(entry.id())?.record != entry.record {
+            return Ok(false);
+        }
+        self.discard(&entry.folder, entry.id())?;
+        Ok(true)
+    }
+
+    fn prune_alone(&self) -> Result<Lock, Error> {
+        let path = self.root.join(LOCK_FILE);
+        let file = Lock::file(&path).map_err(Error::at(&self.root))?;
+        Lock::take(file, How::Alone, Duration::ZERO).map_err(|failure| match failure {
+            Failure::Held(by) => Error::Pruning { path: self.root.clone(), by },
+            Failure::Io(error) => Error::at(&path)(error),
+        })
+    }
+}
+
+fn summary(entry: &Entry, naming: &Naming) -> Summary {
+    let record = &entry.record;
+    let standing = match naming {
+        Naming::Nobody if record.pinned => Standing::Kept,
+        Naming::Nobody if record.name.is_some() => Standing::Named,
+        Naming::Nobody => Standing::Unnamed,
+        Naming::By(_) | Naming::Unknown(_) => Standing::Kept,
+    };
+    Summary {
+        id: record.id.clone(),
+        container: (record.namespace.clone(), record.container.clone()),
+        taken_at: record.taken_at,
+        bytes: entry.bytes,
+        standing,
+    }
+}

@@ -1,0 +1,250 @@
+//! Whoever is killed leaves the old state or the new one.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use super::*;
+
+/// What the other process does, and where.
+const ROLE: &str = "CRYO_STORE_ROLE";
+const ROOT: &str = "CRYO_STORE_ROOT";
+
+/// This test program again, as a process that can be killed. It says a line after each step.
+struct Other {
+    process: Child,
+    lines: io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Other {
+    fn start(place: &Place, role: &str) -> Other {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "--ignored", "--nocapture", "store::tests::death::the_other_process"]);
+        command.env(ROLE, role).env(ROOT, place.store.root());
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Other { process, lines }
+    }
+
+    fn wait_for(&mut self, line: &str) {
+        assert!(self.lines.by_ref().any(|said| said.unwrap().ends_with(line)), "it never said {line}");
+    }
+
+    fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "started by others as a process of its own"]
+fn the_other_process() {
+    let (Ok(role), Ok(root)) = (std::env::var(ROLE), std::env::var(ROOT)) else { return };
+    let store = Store::open(Path::new(&root)).unwrap();
+    let say = |line: &str| println!("\n{line}");
+    let begin = || {
+        let draft = store.begin(&Wish { name: None, bytes: 0 }, &NO_LIMITS).unwrap();
+        write_image(draft.folder());
+        draft
+    };
+    match role.as_str() {
+        "draft" => {
+            let _draft = begin();
+            say("ready");
+            let _ = io::stdin().read_line(&mut String::new());
+        }
+        "hold" => {
+            let _held = begin().commit(Description { pinned: true, ..Description::default() }).unwrap();
+            say("ready");
+            let _ = io::stdin().read_line(&mut String::new());
+        }
+        "lock" => {
+            let _lock = store.lock().unwrap();
+            say("ready");
+            let _ = io::stdin().read_line(&mut String::new());
+        }
+        "claims" => {
+            for number in 0..20 {
+                let (good, _) = store.entries().unwrap();
+                let claim = Claim::Later(format!("{}-{number}", std::process::id()).into());
+                store.add_claim(good[0].id(), claim).unwrap();
+            }
+        }
+        _ => loop {
+            let id =
+                begin().commit(Description { pinned: true, ..Description::default() }).unwrap().id().clone();
+            say("made");
+            store.set_name(&id, Some(&format!("n{id}"))).unwrap();
+            say("named");
+            store.remove(&id, true).unwrap();
+            say("removed");
+        },
+    }
+}
+
+#[test]
+fn a_draft_lives_as_long_as_its_process() {
+    let place = Place::new();
+    let mut other = Other::start(&place, "draft");
+    other.wait_for("ready");
+    drop(place.draft(None));
+    assert_eq!(place.store.prune(&NO_LIMITS, 0).unwrap().drafts, 0);
+    assert_eq!(place.names("new").len(), 2, "it and its lock");
+    other.kill();
+    assert_eq!(place.store.prune(&NO_LIMITS, 0).unwrap().drafts, 1);
+    assert_eq!(place.names("new").len(), 0);
+}
+
+#[test]
+fn an_entry_is_held_as_long_as_its_process_lives() {
+    let place = Place::new();
+    let mut other = Other::start(&place, "hold");
+    other.wait_for("ready");
+    let id = place.ids().remove(0);
+    let error = place.store.remove(&id, true).unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    let process = format!("process {} ", other.process.id());
+    assert!(sentence(&error).contains(&process) || error.to_string().contains("another process"), "{error}");
+    other.kill();
+    place.store.remove(&id, true).unwrap();
+}
+
+#[test]
+fn a_dead_process_locks_nobody_out() {
+    let place = Place::new();
+    let mut other = Other::start(&place, "lock");
+    other.wait_for("ready");
+    other.kill();
+    place.entry(None);
+}
+
+#[test]
+fn processes_that_change_one_entry_lose_nothing() {
+    let place = Place::new();
+    let entry = place.entry(None);
+    let others: Vec<_> = (0..3).map(|_| Other::start(&place, "claims")).collect();
+    for mut other in others {
+        // To the end of what it says.
+        other.lines.by_ref().for_each(drop);
+        assert!(other.process.wait().unwrap().success());
+    }
+    assert_eq!(place.store.find(entry.id().as_str()).unwrap().record.claims.len(), 60);
+}
+
+#[test]
+fn killed_at_any_time_it_leaves_whole_entries_only() {
+    let place = Place::new();
+    for round in 0..12 {
+        let mut other = Other::start(&place, "busy");
+        // It goes on while it is killed: wherever it is then.
+        for _ in 0..=round / 3 {
+            other.wait_for(["made", "named", "removed"][round % 3]);
+        }
+        other.kill();
+        let store = Store::open(place.store.root()).unwrap();
+        store.prune(&NO_LIMITS, 0).unwrap();
+        assert_eq!((place.names("new").len(), place.names("rubbish").len()), (0, 0));
+        let (good, damaged) = store.entries().unwrap();
+        assert_eq!(damaged.len(), 0, "{damaged:?}");
+        for entry in good {
+            let id = entry.id().clone();
+            let held = entry.hold().unwrap();
+            assert!(held.verify(|_, _| {}).unwrap().is_good());
+            drop(held);
+            store.remove(&id, true).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_store_that_was_never_finished_is_finished() {
+    let states: [&[(&str, Option<&str>)]; 7] = [
+        &[],
+        &[("lock", Some(""))],
+        &[("lock", Some("")), ("version.new", Some(""))],
+        &[("lock", Some("")), ("version.new", Some("1\n"))],
+        &[("lock", Some("")), ("version", Some("1\n"))],
+        &[("version", Some("1\n")), ("entries", None)],
+        &[("version", Some("1\n")), ("entries", None), ("new", None), ("rubbish", None)],
+    ];
+    for state in states {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in state {
+            let path = folder.path().join(name);
+            match text {
+                Some(text) => fs::write(path, text).unwrap(),
+                None => fs::create_dir(path).unwrap(),
+            }
+        }
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(store.entries().unwrap().0.len(), 0, "{state:?}");
+        store.begin(&Wish::default(), &NO_LIMITS).unwrap();
+    }
+}
+
+/// Every state between two steps of a commit, a change and a removal, made by hand.
+#[test]
+fn every_state_between_two_steps_heals() {
+    type Leave = fn(root: &Path, id: &str);
+    let half: Leave = |root, id| {
+        fs::write(root.join(format!("new/{id}.lock")), "").unwrap();
+        fs::create_dir(root.join("new").join(id)).unwrap();
+    };
+    let states: [(&str, Leave, bool); 9] = [
+        ("a lock", |root, id| fs::write(root.join(format!("new/{id}.lock")), "{\"na").unwrap(), false),
+        ("a draft", half, false),
+        (
+            "an image without entry.json",
+            |root, id| fs::rename(root.join("entries").join(id), root.join("new").join(id)).unwrap(),
+            false,
+        ),
+        (
+            "half an entry.json",
+            |root, id| {
+                fs::rename(root.join("entries").join(id), root.join("new").join(id)).unwrap();
+                fs::write(root.join("new").join(id).join("entry.json"), "{").unwrap();
+            },
+            false,
+        ),
+        (
+            "a lock of one that arrived",
+            |root, id| fs::write(root.join(format!("new/{id}.lock")), "").unwrap(),
+            true,
+        ),
+        ("half a change", |root, id| fs::write(root.join(format!("new/{id}.json")), "{").unwrap(), true),
+        (
+            "a removal that began",
+            |root, id| fs::rename(root.join("entries").join(id), root.join("rubbish").join(id)).unwrap(),
+            false,
+        ),
+        (
+            "half a removal",
+            |root, id| {
+                fs::rename(root.join("entries").join(id), root.join("rubbish").join(id)).unwrap();
+                fs::remove_file(root.join("rubbish").join(id).join("entry.json")).unwrap();
+            },
+            false,
+        ),
+        ("nothing", |_, _| {}, true),
+    ];
+    for (state, leave, stays) in states {
+        for heal in [
+            |store: &Store| drop(store.begin(&Wish::default(), &NO_LIMITS).unwrap()),
+            |store: &Store| {
+                drop(store.prune(&NO_LIMITS, 0).unwrap());
+            },
+        ] {
+            let place = Place::new();
+            let entry = place.entry(Some("one"));
+            let is_new = state == "a lock" || state == "a draft";
+            let other = "00000000000000aa";
+            leave(place.store.root(), if is_new { other } else { entry.id().as_str() });
+            heal(&Store::open(place.store.root()).unwrap());
+            assert_eq!((place.names("new").len(), place.names("rubbish").len()), (0, 0), "{state}");
+            let found = place.store.find("one");
+            assert_eq!(found.is_ok(), stays || is_new, "{state}");
+            if let Ok(entry) = found {
+                assert!(entry.hold().unwrap().verify(|_, _| {}).unwrap().is_good(), "{state}");
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Whether an entry is what it was: every file is there, and says what it said. Reads
+//! everything, in little memory.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::fs::{Mode, OFlags, openat};
+
+use super::digest::{self, Kind};
+use super::entry::Held;
+use super::lock::Lock;
+use super::record::{self, Content};
+use super::{Error, disk};
+
+/// Beside a file's place: the file is put together from packs.
+pub const RECIPE: &str = ".recipe";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checked {
+    Good,
+    Missing,
+    Size {
+        is: u64,
+        was: u64,
+    },
+    /// Of the right size, and with something else in it.
+    Changed,
+    /// It isn't one of the entry's files.
+    Extra,
+    NoPlainFile,
+    Unreadable(String),
+    /// Its pages are in packs, which are checked by themselves.
+    Packed,
+    /// Only a later version knows how to check it.
+    UnknownDigest,
+}
+
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// By name, in its order.
+    pub files: Vec<(String, Checked)>,
+}
+
+impl Checked {
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Checked::Good | Checked::Packed | Checked::UnknownDigest)
+    }
+}
+
+impl Report {
+    pub fn is_good(&self) -> bool {
+        !self.files.iter().any(|(_, checked)| checked.is_damage())
+    }
+}
+
+impl Held {
+    /// Tells of each file how many more bytes of it were read.
+    pub fn verify(&self, mut progress: impl FnMut(&str, u64)) -> Result<Report, Error> {
+        let failed = Error::at(&self.folder);
+        let folder = Lock::folder(&self.folder).map_err(&failed)?;
+        let there = disk::names(&self.folder).map_err(&failed)?;
+        let known = &self.record.files;
+        let recipe_of = |name: &str| name.strip_suffix(RECIPE).is_some_and(|name| known.contains_key(name));
+        let is_extra =
+            |name: &&String| *name != record::FILE_NAME && !known.contains_key(*name) && !recipe_of(name);
+        let mut files: Vec<_> =
+            there.iter().filter(is_extra).map(|name| (name.clone(), Checked::Extra)).collect();
+        for (name, content) in known {
+            let checked = match open(&folder, name) {
+                Ok(file) => check(&file, content, |bytes| progress(name, bytes)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let packed = there.contains(&format!("{name}{RECIPE}"));
+                    Ok(if packed { Checked::Packed } else { Checked::Missing })
+                }
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                    Ok(Checked::NoPlainFile)
+                }
+                Err(error) => Err(error),
+            };
+            files
+                .push((name.clone(), checked.unwrap_or_else(|error| Checked::Unreadable(error.to_string()))));
+        }
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(Report { files })
+    }
+}
+
+/// Neither follows a link nor waits at a pipe.
+fn open(folder: impl AsFd, name: &str) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::RDONLY;
+    Ok(File::from(openat(folder, name, flags, Mode::empty())?))
+}
+
+fn check(file: &File, content: &Content, progress: impl FnMut(u64)) -> io::Result<Checked> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(Checked::NoPlainFile);
+    }
+    if metadata.len() != content.size {
+        return Ok(Checked::Size { is: metadata.len(), was: content.size });
+    }
+    let Some(kind) = Kind::of(&content.digest) else { return Ok(Checked::UnknownDigest) };
+    let same = digest::of(file, kind, progress)? == content.digest;
+    Ok(if same { Checked::Good } else { Checked::Changed })
+}
