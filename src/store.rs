@@ -55,6 +55,8 @@ const LEAST_DIGITS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    /// Where copies of clients' folders may lie that name entries.
+    copies: Vec<PathBuf>,
 }
 
 impl Store {
@@ -64,7 +66,7 @@ impl Store {
         if !root.is_absolute() || root.components().any(|part| part == Component::ParentDir) {
             return Err(Error::Path(root.to_owned()));
         }
-        let store = Store { root: root.to_owned() };
+        let store = Store { root: root.to_owned(), copies: Vec::new() };
         let failed = Error::at(root);
         if !root.try_exists().map_err(&failed)? {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(&failed)?;
@@ -82,6 +84,12 @@ impl Store {
             }
         }
         Ok(store)
+    }
+
+    /// Nothing goes that is named by a checkpoint in one of these folders, however deep: those
+    /// that the node file allows restores from.
+    pub fn with_copies_in(self, folders: &[PathBuf]) -> Store {
+        Store { copies: folders.to_owned(), ..self }
     }
 
     pub fn root(&self) -> &Path {

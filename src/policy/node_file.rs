@@ -147,6 +147,11 @@ impl NodeFile {
         Ok(NodeFile { restore_from, allow, deny, plugins, ghost_limit, timeout, usual, hooks, store })
     }
 
+    /// Folders that containers may be restored from by annotation.
+    pub fn restore_folders(&self) -> &[PathBuf] {
+        &self.restore_from
+    }
+
     /// Where checkpoints are kept, and for how long.
     pub fn store(&self) -> &StoreSection {
         &self.store

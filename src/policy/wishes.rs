@@ -208,7 +208,6 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
         "K" | "k" => 10,
         "M" => 20,
         "G" => 30,
-        "T" => 40,
         _ => return None,
     };
     number.checked_mul(1 << shift)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::claims::{Claim, Naming, Survey};
 use super::entry::{self, Entry};
+use super::error::brief;
 use super::lock::How;
 use super::record::{FILE_NAME, Record};
 use super::{Error, Id, Store, disk};
@@ -43,21 +44,51 @@ impl Store {
     /// Removes an entry that nobody uses. Forced, also one that somebody needs, or that can't
     /// be read.
     pub fn remove(&self, id: &Id, force: bool) -> Result<(), Error> {
-        {
-            let _lock = self.lock()?;
-            let folder = self.entry_folder(id);
-            if !force {
-                check_free(&self.read(id)?)?;
+        if force {
+            let lock = self.lock()?;
+            self.discard(&self.entry_folder(id), id)?;
+            drop(lock);
+            return self.empty_rubbish();
+        }
+        // Others' disks are read for it: not under the lock.
+        loop {
+            let entry = self.read(id)?;
+            self.check_free(&entry)?;
+            if self.remove_unchanged(&entry)? {
+                break;
             }
-            self.discard(&folder, id)?;
         }
         self.empty_rubbish()
     }
 
+    /// False if it isn't any longer as it was when that was decided.
+    pub(super) fn remove_unchanged(&self, entry: &Entry) -> Result<bool, Error> {
+        let _lock = self.lock()?;
+        if self.read(entry.id())?.record != entry.record {
+            return Ok(false);
+        }
+        self.discard(&entry.folder, entry.id())?;
+        Ok(true)
+    }
+
     /// Under the lock. What it takes on the disk is free when the rubbish is gone.
-    pub(super) fn discard(&self, folder: &Path, id: &Id) -> Result<(), Error> {
+    fn discard(&self, folder: &Path, id: &Id) -> Result<(), Error> {
         let _alone = entry::lock(folder, id, How::Alone, Duration::ZERO)?;
         disk::rename(folder, &self.rubbish_folder().join(id.as_str())).map_err(Error::at(folder))
+    }
+
+    fn check_free(&self, entry: &Entry) -> Result<(), Error> {
+        let id = entry.id().clone();
+        if entry.record.pinned {
+            return Err(Error::Pinned(id));
+        }
+        match Survey::new(&self.copies).of(&id, &entry.record.claims) {
+            Naming::Nobody => Ok(()),
+            Naming::By(folder) => {
+                Err(Error::Claimed { id, why: brief(&format!("{} names it", folder.display())) })
+            }
+            Naming::Unknown(why) => Err(Error::Claimed { id, why: brief(&why) }),
+        }
     }
 
     pub(super) fn read(&self, id: &Id) -> Result<Entry, Error> {
@@ -84,18 +115,6 @@ impl Store {
         }
         written.map_err(Error::at(&path))?;
         Ok(entry)
-    }
-}
-
-fn check_free(entry: &Entry) -> Result<(), Error> {
-    let id = entry.id().clone();
-    if entry.record.pinned {
-        return Err(Error::Pinned(id));
-    }
-    match Survey::default().of(&id, &entry.record.claims) {
-        Naming::Nobody => Ok(()),
-        Naming::By(folder) => Err(Error::Claimed { id, why: format!("{} names it", folder.display()) }),
-        Naming::Unknown(why) => Err(Error::Claimed { id, why }),
     }
 }
 

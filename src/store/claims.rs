@@ -2,7 +2,9 @@
 //!
 //! What a client carries is a folder whose `cryo.json` names the entry (under `store`). The
 //! entry notes that folder as its claim. Clients copy and move such folders, so those beside
-//! it are looked at, too: for Docker, all checkpoints of all containers of that daemon. What
+//! it are looked at, too: for Docker, all checkpoints of all containers of that daemon. So is
+//! all below the folders that containers may be restored from by annotation, since people copy
+//! checkpoints there. What
 //! can't be read, or isn't understood, counts as a claim: so does a daemon's folder that is
 //! gone as a whole, since it may have been moved, and a place on another file system than the
 //! one that was noted, since the right one may just not be mounted.
@@ -73,6 +75,9 @@ pub enum Naming {
 #[derive(Debug, Default)]
 pub struct Survey {
     folders: BTreeMap<PathBuf, Named>,
+    /// Where copies may lie, however deep.
+    copies: Vec<PathBuf>,
+    copied: Option<Named>,
 }
 
 /// What the checkpoints in a place name.
@@ -110,7 +115,11 @@ impl Claim {
 }
 
 impl Survey {
-    /// Who names an entry with these claims.
+    pub fn new(copies: &[PathBuf]) -> Survey {
+        Survey { copies: copies.to_owned(), ..Survey::default() }
+    }
+
+    /// Who names an entry with these claims. What no client was ever told of isn't searched.
     pub fn of(&mut self, id: &Id, claims: &[Claim]) -> Naming {
         let mut unknown = None;
         for claim in claims {
@@ -126,7 +135,11 @@ impl Survey {
                 naming @ Naming::Unknown(_) => unknown = unknown.or(Some(naming)),
             }
         }
-        unknown.unwrap_or(Naming::Nobody)
+        match unknown {
+            Some(unknown) => unknown,
+            None if claims.is_empty() => Naming::Nobody,
+            None => self.copied.get_or_insert_with(|| named_below(&self.copies)).naming(id),
+        }
     }
 
     fn look(&mut self, id: &Id, place: &Place) -> Naming {
@@ -151,11 +164,7 @@ impl Survey {
             Some(containers) => named_in_containers(containers),
             None => named_beside(beside),
         });
-        match (named.entries.get(id.as_str()), &named.problem) {
-            (Some(folder), _) => Naming::By(folder.clone()),
-            (None, Some(problem)) => Naming::Unknown(problem.clone()),
-            (None, None) => Naming::Nobody,
-        }
+        named.naming(id)
     }
 }
 
@@ -228,14 +237,40 @@ fn named_beside(folder: &Path) -> Named {
     named
 }
 
+/// An image is flat: there is nothing below one. Links lead to what is found elsewhere.
+fn named_below(folders: &[PathBuf]) -> Named {
+    let mut named = Named::default();
+    let mut left = folders.to_owned();
+    while let Some(folder) = left.pop() {
+        named.note(&folder);
+        let is_folder = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+        if !folder.join(manifest::FILE_NAME).exists() {
+            left.extend(named.folders_in(&folder).into_iter().filter(is_folder));
+        }
+    }
+    named
+}
+
 impl Named {
+    fn naming(&self, id: &Id) -> Naming {
+        match (self.entries.get(id.as_str()), &self.problem) {
+            (Some(folder), _) => Naming::By(folder.clone()),
+            (None, Some(problem)) => Naming::Unknown(problem.clone()),
+            (None, None) => Naming::Nobody,
+        }
+    }
+
     fn add(&mut self, checkpoints: &Path) {
         for folder in self.folders_in(checkpoints) {
-            match said(&folder) {
-                Ok(Said::Names(entry)) => drop(self.entries.insert(entry, folder)),
-                Ok(_) => {}
-                Err(error) => self.complain(&folder, &error),
-            }
+            self.note(&folder);
+        }
+    }
+
+    fn note(&mut self, folder: &Path) {
+        match said(folder) {
+            Ok(Said::Names(entry)) => drop(self.entries.insert(entry, folder.to_owned())),
+            Ok(_) => {}
+            Err(error) => self.complain(folder, &error),
         }
     }
 
@@ -415,6 +450,27 @@ mod tests {
             let same: Value = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_value(claim).unwrap(), same);
         }
+    }
+
+    #[test]
+    fn copies_that_containers_may_be_restored_from_are_found_however_deep() {
+        let docker = Docker::new();
+        let folder = docker.checkpoint("c", "one");
+        let claims = [Claim::docker(&folder).unwrap()];
+        fs::remove_dir_all(&folder).unwrap();
+        let allowed = tempfile::tempdir().unwrap();
+        let survey =
+            || Survey::new(&[allowed.path().to_owned(), "/no/such/place".into()]).of(&docker.id, &claims);
+        assert_eq!(survey(), Naming::Nobody);
+        symlink(allowed.path(), allowed.path().join("loop")).unwrap();
+        let copy = allowed.path().join("a/b/c/copy");
+        fs::create_dir_all(&copy).unwrap();
+        Docker::write(&copy, &docker.id);
+        assert_eq!(survey(), Naming::By(copy.clone()));
+        fs::write(copy.join(manifest::FILE_NAME), "{").unwrap();
+        assert!(matches!(survey(), Naming::Unknown(_)));
+        fs::remove_dir_all(&copy).unwrap();
+        assert_eq!(survey(), Naming::Nobody);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::Error;
 use super::digest::{self, Kind};
+use super::error::brief;
 use super::record::{self, Content};
 use crate::checkpoint::manifest::Manifest;
 use crate::criu::images;
@@ -51,10 +52,10 @@ fn sealed(folder: &Path) -> Result<Option<Manifest>, Error> {
         Ok(manifest) if manifest.sealed => Ok(Some(manifest)),
         Ok(_) => Err(incomplete("it isn't sealed".to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            images::check_inventory(folder).map_err(|error| incomplete(error.to_string()))?;
+            images::check_inventory(folder).map_err(|error| incomplete(brief(&error)))?;
             Ok(None)
         }
-        Err(error) => Err(incomplete(format!("cryo.json: {error}"))),
+        Err(error) => Err(incomplete(brief(&format!("cryo.json: {error}")))),
     }
 }
 
@@ -77,8 +78,7 @@ fn check_sizes(
 fn name(path: &Path) -> Result<String, Error> {
     let name = path.file_name().unwrap_or_default();
     let plain = name.to_str().map(str::to_owned);
-    let hostile =
-        || Error::Hostile { name: name.to_string_lossy().into_owned(), what: "no plain text by name" };
+    let hostile = || Error::Hostile { name: brief(&name.to_string_lossy()), what: "no plain text by name" };
     plain.ok_or_else(hostile)
 }
 
@@ -91,5 +91,5 @@ fn open(path: &Path, name: &str) -> Result<File, Error> {
         _ if metadata.nlink() > 1 => "a file that can be changed under another name",
         _ => return File::open(path).map_err(Error::at(path)),
     };
-    Err(Error::Hostile { name: crate::message::shown(name), what })
+    Err(Error::Hostile { name: brief(&name), what })
 }

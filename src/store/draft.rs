@@ -212,7 +212,8 @@ impl Draft {
     }
 
     /// Makes the complete image an entry, which is on the disk when this returns. It is held,
-    /// so that whoever carries its name can be told of it first.
+    /// so that whoever carries its name can be told of it first. Nothing in it is written
+    /// afterwards.
     pub fn commit(self, about: Description) -> Result<Held, Error> {
         let files = contents::complete(&self.folder, &about.digests)?;
         let record = Record::new(self.id.clone(), self.name.clone(), about, files);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Id;
 use super::size::Size;
+use crate::message;
 use crate::policy::NODE_FILE;
 
 #[derive(Debug, thiserror::Error)]
@@ -66,4 +67,10 @@ impl Error {
             _ => Error::Io { path: path.to_owned(), source },
         }
     }
+}
+
+/// Words of others, which may quote what a damaged file holds, as a part of a sentence.
+pub(super) fn brief(words: &impl ToString) -> String {
+    const LONGEST: usize = 160;
+    message::cut(&message::shown(&words.to_string()), LONGEST)
 }

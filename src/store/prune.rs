@@ -47,7 +47,7 @@ impl Store {
         let mut pruned = Pruned { drafts, damaged, ..Pruned::default() };
         let gone = self.doomed(&entries, limits, now, &mut pruned)?;
         let entries: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.id().clone(), entry)).collect();
-        let mut again = Survey::default();
+        let mut again = Survey::new(&self.copies);
         for (id, why) in gone {
             let Some(entry) = entries.get(&id) else { continue };
             if again.of(&id, &entry.record.claims) != Naming::Nobody {
@@ -74,7 +74,7 @@ impl Store {
         now: u64,
         pruned: &mut Pruned,
     ) -> Result<Vec<(Id, Why)>, Error> {
-        let mut survey = Survey::default();
+        let mut survey = Survey::new(&self.copies);
         let summaries: Vec<_> = entries
             .iter()
             .map(|entry| {
@@ -88,15 +88,6 @@ impl Store {
         let own: u64 = entries.iter().map(|entry| entry.bytes).sum();
         let shared = self.used()?.saturating_sub(own);
         Ok(decide(&summaries, shared, limits, now))
-    }
-
-    pub(super) fn remove_unchanged(&self, entry: &Entry) -> Result<bool, Error> {
-        let _lock = self.lock()?;
-        if self.read(entry.id())?.record != entry.record {
-            return Ok(false);
-        }
-        self.discard(&entry.folder, entry.id())?;
-        Ok(true)
     }
 
     fn prune_alone(&self) -> Result<Lock, Error> {

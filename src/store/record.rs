@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::claims::Claim;
+use super::error::brief;
 use super::{Id, disk};
 use crate::criu::images;
 
@@ -91,14 +92,14 @@ impl Record {
     pub(super) fn read(folder: &Path, id: &Id) -> Result<Record, String> {
         let bytes = images::read_small(&folder.join(FILE_NAME)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => "it is missing".to_owned(),
-            _ => error.to_string(),
+            _ => brief(&error),
         })?;
         let record = Record::parse(&bytes)?;
         if record.id == *id { Ok(record) } else { Err(format!("it is that of checkpoint {}", record.id)) }
     }
 
     fn parse(bytes: &[u8]) -> Result<Record, String> {
-        let problem = |error: serde_json::Error| error.to_string();
+        let problem = |error: serde_json::Error| brief(&error);
         let probe: Probe = serde_json::from_slice(bytes).map_err(problem)?;
         if probe.version != VERSION {
             return Err(format!("it has version {}, this Cryo reads version {VERSION}", probe.version));
@@ -110,7 +111,7 @@ impl Record {
         }
         let record: Record = serde_json::from_value(Value::Object(members)).map_err(problem)?;
         match record.files.keys().find(|name| !is_plain(name)) {
-            Some(name) => Err(format!("{name:?} is no name of a file")),
+            Some(name) => Err(format!("{:?} is no name of a file", brief(name))),
             None => Ok(record),
         }
     }
@@ -190,6 +191,13 @@ mod tests {
         for text in ["", "{", "[]", r#"{"version":1}"#, "\0", r#"{"version":1,"seal":7}"#] {
             assert!(Record::parse(text.as_bytes()).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_a_broken_record_holds_does_not_fill_the_error() {
+        let text = format!(r#"{{"version":"{}"}}"#, "\u{7}x".repeat(5000));
+        let error = Record::parse(text.as_bytes()).unwrap_err();
+        assert!(error.chars().count() <= 160 && !error.contains('\u{7}'), "{error}");
     }
 
     #[test]

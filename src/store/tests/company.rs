@@ -76,7 +76,7 @@ fn pruning_beside_everything_else_takes_nothing_that_is_needed() {
     let store = &place.store;
     let working = AtomicUsize::new(3);
     let work = || {
-        for _ in 0..6 {
+        for _ in 0..3 {
             let pinned = place.described(None, Description { pinned: true, ..Description::default() });
             let held = place.draft(None).commit(Description::default()).unwrap();
             assert!(held.verify(|_, _| {}).unwrap().is_good());
@@ -105,7 +105,7 @@ fn pruning_beside_everything_else_takes_nothing_that_is_needed() {
     });
     store.prune(&NO_LIMITS, 0).unwrap();
     let (good, damaged) = store.entries().unwrap();
-    assert_eq!((good.len(), damaged.len()), (18, 0));
+    assert_eq!((good.len(), damaged.len()), (9, 0));
     assert!(good.iter().all(|entry| entry.record.pinned));
     assert_eq!((place.names("new").len(), place.names("rubbish").len()), (0, 0));
 }

@@ -133,7 +133,7 @@ fn processes_that_change_one_entry_lose_nothing() {
 #[test]
 fn killed_at_any_time_it_leaves_whole_entries_only() {
     let place = Place::new();
-    for round in 0..12 {
+    for round in 0..9 {
         let mut other = Other::start(&place, "busy");
         // It goes on while it is killed: wherever it is then.
         for _ in 0..=round / 3 {

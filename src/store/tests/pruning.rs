@@ -30,6 +30,20 @@ fn an_entry_goes_with_the_last_checkpoint_of_dockers_that_names_it() {
 }
 
 #[test]
+fn an_entry_stays_for_a_copy_that_containers_may_be_restored_from() {
+    let place = Place::new();
+    let (entry, folder) = claimed(&place, "one");
+    let allowed = tempfile::tempdir().unwrap();
+    fs::rename(folder.join("cryo.json"), allowed.path().join("cryo.json")).unwrap();
+    fs::remove_dir_all(folder).unwrap();
+    let store = place.store.clone().with_copies_in(&[allowed.path().to_owned()]);
+    assert_eq!(store.prune(&NO_LIMITS, 0).unwrap().removed.len(), 0);
+    assert!(matches!(store.remove(entry.id(), false), Err(Error::Claimed { .. })));
+    drop(allowed);
+    assert_eq!(store.prune(&NO_LIMITS, 0).unwrap().removed.len(), 1);
+}
+
+#[test]
 fn what_nobody_can_tell_stays_and_is_told() {
     let place = Place::new();
     let (entry, _) = claimed(&place, "one");
