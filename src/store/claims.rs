@@ -109,6 +109,9 @@ impl Claim {
     }
 
     fn of(kind: Kind, folder: &Path) -> io::Result<Claim> {
+        if !folder.is_absolute() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a claim's path isn't absolute"));
+        }
         let file_system = rustix::fs::statvfs(folder)?.f_fsid;
         Ok(Claim::Known(Place { kind, folder: folder.to_owned(), file_system }))
     }
@@ -342,6 +345,7 @@ mod tests {
         let folder = docker.checkpoint("c", "one");
         let claims = [Claim::docker(&folder).unwrap()];
         assert_eq!(docker.naming(&claims), Naming::By(folder.clone()), "dockerd has just made it");
+        assert!(Claim::docker(Path::new(".")).is_err());
         Docker::write(&folder, &docker.id);
         assert_eq!(docker.naming(&claims), Naming::By(folder.clone()));
         fs::remove_dir_all(&folder).unwrap();

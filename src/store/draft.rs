@@ -15,7 +15,7 @@ use super::entry::{Entry, Held};
 use super::lock::{How, Lock};
 use super::record::{self, Description, Record};
 use super::retention::Limits;
-use super::{Error, Id, Size, Store, change, contents, disk};
+use super::{Error, Id, PATIENCE, Size, Store, change, contents, disk};
 use crate::criu::images;
 
 /// What a new entry needs.
@@ -75,7 +75,8 @@ impl Store {
         let lock_path = self.lock_path(&id);
         let failed = Error::at(&self.root);
         let file = Lock::file(&lock_path).map_err(&failed)?;
-        let lock = Lock::take(file, How::Alone, Duration::ZERO).map_err(|failure| failed(failure.into()))?;
+        // Somebody may be looking whether it is held, and holds it while looking.
+        let lock = Lock::take(file, How::Alone, PATIENCE).map_err(|failure| failed(failure.into()))?;
         let name = wish.name.map(str::to_owned);
         let reservation = Reservation { name: name.clone(), bytes: wish.bytes };
         // From here on what was made goes with the draft.

@@ -17,7 +17,10 @@ struct Other {
 
 impl Other {
     fn start(place: &Place, role: &str) -> Other {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        Other::start_by(Command::new(std::env::current_exe().unwrap()), place, role)
+    }
+
+    fn start_by(mut command: Command, place: &Place, role: &str) -> Other {
         command.args(["--exact", "--ignored", "--nocapture", "store::tests::death::the_other_process"]);
         command.env(ROLE, role).env(ROOT, place.store.root());
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -61,6 +64,14 @@ fn the_other_process() {
             let _lock = store.lock().unwrap();
             say("ready");
             let _ = io::stdin().read_line(&mut String::new());
+        }
+        "full" => {
+            let draft = store.begin(&Wish::default(), &NO_LIMITS).unwrap();
+            fs::write(draft.folder().join(images::INVENTORY_FILE), INVENTORY).unwrap();
+            sentence(&draft.commit(Description::default()).unwrap_err());
+            let (good, _) = store.entries().unwrap();
+            sentence(&store.set_pinned(good[0].id(), true).unwrap_err());
+            say("refused");
         }
         "claims" => {
             for number in 0..20 {
@@ -106,6 +117,21 @@ fn an_entry_is_held_as_long_as_its_process_lives() {
     assert!(sentence(&error).contains(&process) || error.to_string().contains("another process"), "{error}");
     other.kill();
     place.store.remove(&id, true).unwrap();
+}
+
+/// No file may have as many bytes as an `entry.json` has: each write of one ends half-way.
+#[test]
+fn what_can_not_be_written_leaves_the_old_state() {
+    let place = Place::new();
+    let entry = place.entry(Some("one"));
+    let mut command = Command::new("env");
+    command.args(["--ignore-signal=XFSZ", "prlimit", "--fsize=200"]).arg(std::env::current_exe().unwrap());
+    let mut other = Other::start_by(command, &place, "full");
+    other.wait_for("refused");
+    other.lines.by_ref().for_each(drop);
+    assert!(other.process.wait().unwrap().success());
+    assert_eq!((place.names("new").len(), place.ids()), (0, vec![entry.id().clone()]));
+    assert_eq!(place.store.find("one").unwrap().record, entry.record);
 }
 
 #[test]
