@@ -173,7 +173,8 @@ impl Store {
     /// Nothing in the folder is ours before it has a version: what is in `new` would be
     /// removed.
     fn make(&self) -> Result<(), Error> {
-        let ours = [LOCK_FILE, NEW_VERSION_FILE, VERSION_FILE];
+        // The last one if it is a disk of its own.
+        let ours = [LOCK_FILE, NEW_VERSION_FILE, VERSION_FILE, "lost+found"];
         let names = disk::names(&self.root).map_err(Error::at(&self.root))?;
         if names.iter().any(|name| !ours.contains(&name.as_str())) && self.version()?.is_none() {
             return Err(Error::Foreign(self.root.clone()));

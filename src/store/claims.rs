@@ -3,11 +3,12 @@
 //! What a client carries is a folder whose `cryo.json` names the entry (under `store`). The
 //! entry notes that folder as its claim. Clients copy and move such folders, so those beside
 //! it are looked at, too: for Docker, all checkpoints of all containers of that daemon. So is
-//! all below the folders that containers may be restored from by annotation, since people copy
-//! checkpoints there. What
-//! can't be read, or isn't understood, counts as a claim: so does a daemon's folder that is
-//! gone as a whole, since it may have been moved, and a place on another file system than the
-//! one that was noted, since the right one may just not be mounted.
+//! everything below the folders that the node file allows restores from, since people copy
+//! checkpoints there.
+//!
+//! What can't be read, or isn't understood, counts as a claim. So does a daemon's folder that
+//! is gone as a whole, since it may have been moved, and a place on another file system than
+//! the one that was noted, since the right one may just not be mounted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;

@@ -55,8 +55,8 @@ impl Store {
             }
             match self.remove_unchanged(entry) {
                 Ok(true) => pruned.removed.push(Removed { entry: entry.clone(), why }),
-                // Removed or changed by somebody else meanwhile.
-                Ok(false) | Err(Error::Unknown(_)) => {}
+                // Removed, changed or damaged meanwhile.
+                Ok(false) | Err(Error::Unknown(_) | Error::Damaged { .. }) => {}
                 Err(Error::InUse { .. }) => pruned.in_use.push(id),
                 Err(error) => return Err(error),
             }

@@ -183,8 +183,9 @@ fn killed_at_any_time_it_leaves_whole_entries_only() {
 
 #[test]
 fn a_store_that_was_never_finished_is_finished() {
-    let states: [&[(&str, Option<&str>)]; 7] = [
+    let states: [&[(&str, Option<&str>)]; 8] = [
         &[],
+        &[("lost+found", None)],
         &[("lock", Some(""))],
         &[("lock", Some("")), ("version.new", Some(""))],
         &[("lock", Some("")), ("version.new", Some("1\n"))],
