@@ -3,6 +3,7 @@
 //! Knows nothing of containerd, ttrpc or containerd's messages.
 
 pub mod anchor;
+pub mod archive;
 pub mod bundle;
 pub mod cgroup;
 pub mod checkpoint;

@@ -1,0 +1,158 @@
+//! Reading a checkpoint from an archive: an OCI image layout, or a plain checkpoint archive of
+//! Kubernetes' or Podman's. Nothing in it is believed before it was checked.
+//!
+//! Everything is unpacked as it comes, also layers that stand before the manifest that names
+//! them, and removed again if anything turns out wrong. Nothing is synced to the disk.
+
+use std::cell::RefCell;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::blobs::Blobs;
+use super::compressed;
+use super::draft::Draft;
+pub use super::draft::{Files, Stored};
+use super::gauge::{Gauge, Gauged, Progress};
+use super::layout::ContainerConfig;
+use super::members::{Members, Room};
+use super::oci::Annotations;
+use super::unpack::Unpacking;
+use super::verify::{self, short};
+use crate::checkpoint::manifest::Manifest;
+
+/// Of CRIU's files, every process has about eight.
+const MOST_MEMBERS: u32 = 10_000;
+/// For headers, padding and what isn't kept.
+const SLACK: u64 = 64 << 20;
+
+/// What an archive may bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of all files together, holes counted like data.
+    pub bytes: u64,
+    pub members: u32,
+}
+
+/// A checkpoint that was checked, all in one flat folder.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// Missing if another program took the checkpoint.
+    pub manifest: Option<Manifest>,
+    /// The image's, its manifest among them.
+    pub files: Files,
+    /// What other tools keep beside an image: `spec.dump`, `rootfs-diff.tar` and the like.
+    pub beside: Files,
+    /// Of `config.dump`.
+    pub config: Option<ContainerConfig>,
+    /// Of the OCI image, if it is one; so is the digest, that of its manifest.
+    pub annotations: Annotations,
+    pub digest: Option<String>,
+    /// The first of those members that weren't kept.
+    pub left_out: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot use folder {} for a checkpoint: {source}", path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("cannot import into {}: it isn't empty; name a new folder", .0.display())]
+    NotEmpty(PathBuf),
+    #[error("cannot write '{}' into {}: {source}", short(name), path.display())]
+    Write { path: PathBuf, name: String, source: io::Error },
+    #[error("cannot read the archive: {0}; if it was copied here, copy it again")]
+    Read(io::Error),
+    #[error("the archive is cut short: copy it here again")]
+    Cut,
+    #[error("this is no tar archive, or a damaged one: {0}; copy it here again")]
+    NoTar(&'static str),
+    #[error("this is no archive of a checkpoint: {0}; export one with cryo export")]
+    Foreign(String),
+    #[error("the archive is damaged: {0}; copy it here again")]
+    Damaged(String),
+    #[error("the checkpoint in the archive was never completed: take it again")]
+    Unsealed,
+    #[error("the archive isn't trusted: '{name}' in it {problem}; export the checkpoint again")]
+    Hostile { name: String, problem: &'static str },
+    #[error("'{name}' in the archive has {size} bytes, and there is room for {room}: make room for it")]
+    TooBig { name: String, size: u64, room: u64 },
+    #[error("the archive isn't trusted: it has more members than a checkpoint; export the checkpoint again")]
+    TooMany,
+}
+
+impl Limits {
+    /// What fits on the disk that has this folder.
+    pub fn of(folder: &Path) -> Result<Limits, Error> {
+        let disk = rustix::fs::statvfs(folder)
+            .map_err(|error| Error::Folder { path: folder.to_owned(), source: error.into() })?;
+        Ok(Limits { bytes: disk.f_bavail.saturating_mul(disk.f_frsize), members: MOST_MEMBERS })
+    }
+
+    fn room(&self) -> Room {
+        Room::new(self.bytes.saturating_add(SLACK), self.members)
+    }
+}
+
+/// Unpacks a checkpoint into an empty folder. On failure the folder is empty again.
+pub fn import(
+    input: impl Read,
+    into: &Path,
+    limits: &Limits,
+    mut report: impl FnMut(Progress),
+) -> Result<Imported, Error> {
+    let mut unpacking = Unpacking::new(Draft::open(into, limits.bytes)?);
+    let gauge = RefCell::new(Gauge::new(None, &mut report));
+    let input = Gauged { input: compressed::opened(input).map_err(Error::reading)?, gauge: &gauge };
+    let (room, room_in_layers) = (limits.room(), limits.room());
+    let mut members = Members::new(input, &room);
+    let (mut blobs, mut is_plain) = (Blobs::new(&room_in_layers), false);
+    while let Some(member) = members.next()? {
+        if Blobs::claims(&member.name) {
+            blobs.member(&member, &mut members, &mut unpacking)?;
+            if let Some(bytes) = blobs.total() {
+                gauge.borrow_mut().expect(bytes);
+            }
+        } else {
+            is_plain |= unpacking.member(&member, &mut members)?;
+        }
+        if is_plain && !blobs.is_empty() {
+            return Err(Error::hostile(&member.name, "makes it two kinds of archive at once"));
+        }
+    }
+    members.read_to_end()?;
+    let (digest, annotations) = if is_plain { (None, Annotations::new()) } else { blobs.finish()? };
+    verify::check(&unpacking)?;
+    gauge.borrow_mut().finish();
+    let Unpacking { draft, manifest, config, files, beside, left_out } = unpacking;
+    draft.keep();
+    Ok(Imported { manifest, files, beside, config, annotations, digest, left_out })
+}
+
+impl Error {
+    pub(super) fn reading(error: io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::Cut,
+            _ => Error::Read(error),
+        }
+    }
+
+    pub(super) fn hostile(name: &str, problem: &'static str) -> Error {
+        Error::Hostile { name: short(name), problem }
+    }
+
+    pub(super) fn damaged(problem: String) -> Error {
+        Error::Damaged(problem)
+    }
+
+    pub(super) fn too_big(name: &str, size: u64, room: u64) -> Error {
+        Error::TooBig { name: short(name), size, room }
+    }
+
+    /// What is wrong with a text may quote it.
+    pub(super) fn json(name: &str, problem: &dyn std::fmt::Display) -> Error {
+        let problem = crate::message::cut(&crate::message::shown(&problem.to_string()), 100);
+        Error::Damaged(format!("'{}': {problem}", short(name)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
