@@ -2,8 +2,9 @@
 //!
 //! An OCI image names its layers by their SHA-256, and an archive says how big a member is
 //! before it comes. So every layer is made twice: first only to be measured, then into the
-//! archive. That is nearly as fast as one pass that keeps a compressed copy on the disk, and
-//! needs no room there. Both passes must give the same; if not, somebody changed the files.
+//! archive. Compressing again costs a node a second or two of one processor per GiB; a
+//! compressed copy would cost it room on a disk that may be full of checkpoints. Both passes
+//! must give the same; if not, somebody changed the files.
 //!
 //! Index and manifest come first, and `cryo.json` first of all files, so that a reader can
 //! check everything else as it comes.
@@ -67,8 +68,8 @@ pub struct Exported {
 pub enum Error {
     #[error("cannot export the checkpoint: its file '{}' can't be read: {source}", verify::short(name))]
     Read { name: String, source: io::Error },
-    #[error("cannot export the checkpoint: its file '{}' was changed meanwhile; export it again", verify::short(.0))]
-    Changed(String),
+    #[error("cannot export the checkpoint: somebody changed its files meanwhile; export it again")]
+    Changed,
     #[error("cannot export the checkpoint: it was never completed; take it again")]
     Unsealed,
     #[error("cannot export the checkpoint: archives have no place for '{}'", verify::short(.0))]
@@ -90,7 +91,7 @@ pub fn export(
     let time = source.manifest.taken_at / 1000;
     let mut packed = Vec::new();
     for layer in &layers {
-        packed.push(pack(layer, time, io::sink(), compression, &mut gauge)?);
+        packed.push(measure(layer, time, compression, &mut gauge)?);
     }
     let config = config(source.manifest, &packed)?;
     let image = image(&config, &packed, compression, small.annotations.clone())?;
@@ -109,8 +110,8 @@ pub fn export(
     for (layer, expected) in layers.iter().zip(&packed) {
         let Sum { digest, size } = &expected.stored;
         let place = archive.begin(&blob(digest), *size)?;
-        if pack(layer, time, place, compression, &mut gauge)? != *expected {
-            return Err(Error::Changed(layer.first().map_or(String::new(), |member| member.name.clone())));
+        if pack(layer, time, place, compression, &mut gauge)? != expected.stored {
+            return Err(Error::Changed);
         }
         archive.pad(*size)?;
     }
@@ -147,38 +148,55 @@ pub fn files_of(image: &image::Image) -> impl Fn(&str) -> io::Result<Box<dyn Rea
 }
 
 /// A layer as it is stored, and as it is once unpacked.
-#[derive(PartialEq, Eq)]
 struct Packed {
     stored: Sum,
     tar: Sum,
 }
 
-/// Makes a layer; twice in the same way.
+/// What a layer will be in the archive.
+fn measure(
+    layer: &[Member<'_>],
+    time: u64,
+    compression: Compression,
+    gauge: &mut Gauge<'_>,
+) -> Result<Packed, Error> {
+    if compression == Compression::None {
+        let tar = pack(layer, time, io::sink(), compression, gauge)?;
+        return Ok(Packed { stored: tar.clone(), tar });
+    }
+    let (encoder, tar) = fill(layer, time, Summed::new(encoder(io::sink())?), gauge)?.finish();
+    let stored = encoder.finish().map_err(Error::Write)?.finish().1;
+    Ok(Packed { stored, tar })
+}
+
+/// Writes a layer in the same way as it was measured.
 fn pack(
     layer: &[Member<'_>],
     time: u64,
     out: impl Write,
     compression: Compression,
     gauge: &mut Gauge<'_>,
-) -> Result<Packed, Error> {
-    if compression == Compression::None {
-        let tar = fill(layer, time, out, gauge)?.1;
-        return Ok(Packed { stored: tar.clone(), tar });
-    }
-    let mut encoder = zstd::Encoder::new(Summed::new(out), LEVEL).map_err(Error::Write)?;
-    // The output is the same with any number of workers, but not the same as with none.
-    encoder.multithread(workers()).map_err(Error::Write)?;
-    let (encoder, tar) = fill(layer, time, encoder, gauge)?;
-    let (_, stored) = encoder.finish().map_err(Error::Write)?.finish();
-    Ok(Packed { stored, tar })
+) -> Result<Sum, Error> {
+    let out = match compression {
+        Compression::None => fill(layer, time, Summed::new(out), gauge)?,
+        Compression::Zstd => fill(layer, time, encoder(out)?, gauge)?.finish().map_err(Error::Write)?,
+    };
+    Ok(out.finish().1)
 }
 
-fn fill<W: Write>(layer: &[Member<'_>], time: u64, out: W, gauge: &mut Gauge<'_>) -> Result<(W, Sum), Error> {
-    let mut tape = Tape::new(Summed::new(out), time);
+fn fill<W: Write>(layer: &[Member<'_>], time: u64, out: W, gauge: &mut Gauge<'_>) -> Result<W, Error> {
+    let mut tape = Tape::new(out, time);
     for member in layer {
         tape.member(member, &mut |bytes| gauge.advance(bytes))?;
     }
-    Ok(tape.finish()?.finish())
+    tape.finish()
+}
+
+fn encoder<W: Write>(out: W) -> Result<zstd::Encoder<'static, Summed<W>>, Error> {
+    let mut encoder = zstd::Encoder::new(Summed::new(out), LEVEL).map_err(Error::Write)?;
+    // The output is the same with any number of workers, but not the same as with none.
+    encoder.multithread(workers()).map_err(Error::Write)?;
+    Ok(encoder)
 }
 
 fn workers() -> u32 {

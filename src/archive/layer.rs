@@ -109,14 +109,14 @@ impl<W: Write> Tape<W> {
             let length = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
             let read = file.read(&mut buffer[..length]).map_err(failed)?;
             if read == 0 {
-                return Err(Error::Changed(name.to_owned()));
+                return Err(Error::Changed);
             }
             self.builder.get_mut().write_all(&buffer[..read]).map_err(Error::Write)?;
             advance(read as u64);
             left -= read as u64;
         }
         if file.read(&mut buffer[..1]).map_err(failed)? > 0 {
-            return Err(Error::Changed(name.to_owned()));
+            return Err(Error::Changed);
         }
         self.pad(size)
     }

@@ -44,7 +44,7 @@ fn layout(layers: &[Vec<u8>]) -> Vec<File> {
     all
 }
 
-fn joined(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+fn joined(members: &[File]) -> Vec<u8> {
     let members: Vec<_> = members.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
     tape(&members)
 }
@@ -192,7 +192,7 @@ fn small_archives_that_unpack_to_much_are_refused() {
     let bomb = |name: &str, size: u64| {
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
         encoder.write_all(header(name, EntryType::Regular, size).as_bytes()).unwrap();
-        io::copy(&mut io::repeat(0).take(size), &mut encoder).unwrap();
+        io::copy(&mut io::repeat(0).take(size / 25), &mut encoder).unwrap();
         encoder.finish().unwrap()
     };
     for name in ["checkpoint/pages-1.img", "elsewhere"] {
