@@ -207,12 +207,18 @@ impl Spec {
 
     /// Where mounts show something of the host: runtimes tell CRIU to leave them out.
     pub fn bound(&self) -> Vec<PathBuf> {
-        let bound = |mount: &&Value| {
-            let options = mount["options"].as_array().into_iter().flatten();
-            mount["type"] == "bind" || options.into_iter().any(|option| option == "bind" || option == "rbind")
-        };
         let mounts = self.mounts.as_array().into_iter().flatten();
-        mounts.filter(bound).filter_map(|mount| mount["destination"].as_str()).map(PathBuf::from).collect()
+        mounts
+            .filter(|mount| Spec::is_bind(mount))
+            .filter_map(|mount| mount["destination"].as_str())
+            .map(PathBuf::from)
+            .collect()
+    }
+
+    /// Whether a mount, as it is in the configuration, shows something of the host.
+    pub fn is_bind(mount: &Value) -> bool {
+        let options = mount["options"].as_array().into_iter().flatten();
+        mount["type"] == "bind" || options.into_iter().any(|option| option == "bind" || option == "rbind")
     }
 
     /// Wherever the runtime has mounted something.

@@ -87,6 +87,10 @@ pub enum Error {
     Execs(usize),
     #[error("cannot checkpoint the container: {0}")]
     Hook(#[from] hooks::Error),
+    #[error(
+        "cannot checkpoint the container: shared memory can't be copied, {0}: make room, or set the annotation cryo.shm=leave"
+    )]
+    Shm(#[from] shm::Error),
     #[error("cannot keep the checkpoint's files in {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
@@ -121,10 +125,12 @@ async fn take_if_possible(
     let mut look = Look::new(pid, Vec::new(), options.clone()).under(&request.policy, request.exit);
     look.one_network = version.flavour == Flavour::Runc;
     look.image = Some(request.image.clone());
-    look.granted = Some(Granted::of(&spec));
+    let keeps_shm = request.policy.keeps_shm();
     let judged = aside(move || {
         let injected = injected::of_container(pid, &spec);
         look.bound = Some(injected::points(&spec, &injected));
+        look.besides = if keeps_shm { shm::bytes(&spec) } else { 0 };
+        look.granted = Some(Granted::of(&spec));
         preflight::judge(&mut look, || cgroup.processes().unwrap_or_default()).map(|()| injected)
     });
     let injected = match timeout(LOOK_PATIENCE, judged).await {
@@ -234,11 +240,11 @@ impl Attempt<'_> {
             // CRIU freezes too, but polls for it in steps of a tenth of a second.
             self.container.freeze().await?;
         }
-        if let Err(source) = self.note_what_criu_forgets(folder).await {
+        if let Err(error) = self.note_what_criu_forgets(folder).await {
             if freezes {
                 self.container.thaw().await;
             }
-            return Err(Error::Write { path: folder.to_owned(), source });
+            return Err(error);
         }
         let network =
             unlock::Network::locked(self.container, &self.options, &self.request.policy, work.join(DUMP_LOG));
@@ -253,7 +259,7 @@ impl Attempt<'_> {
             hold: None,
             hooks: asks.as_deref(),
             hostname: None,
-            deadline: self.request.policy.deadline().unwrap_or(DEFAULT_DEADLINE),
+            deadline: self.deadline(),
             abort: self.abort,
         };
         let dumped = calls.beside(subject.runtime.checkpoint(&call, !self.request.exit)).await;
@@ -276,24 +282,32 @@ impl Attempt<'_> {
         Err(explain(error, work.join(DUMP_LOG)).await.map_or_else(Error::Runtime, Error::Criu))
     }
 
-    /// While it stands still.
-    async fn note_what_criu_forgets(&self, folder: &Path) -> io::Result<()> {
+    fn deadline(&self) -> Duration {
+        self.request.policy.deadline().unwrap_or(DEFAULT_DEADLINE)
+    }
+
+    /// While it stands still: even where it is CRIU that freezes it, clients have paused it.
+    async fn note_what_criu_forgets(&self, folder: &Path) -> Result<(), Error> {
         let (first, folder) = (self.container.process.pid(), folder.to_owned());
         let ignores_cgroups = self.options.cgroups_mode.as_deref() == Some("ignore");
         let spec = self.request.policy.keeps_shm().then(|| self.container.subject.spec.clone());
+        let until = std::time::Instant::now() + self.deadline();
+        let limits = shm::Limits { until, abort: self.abort.clone() };
         let cgroup = self.container.cgroup.clone();
         aside(move || {
             if let Err(error) = seal::keep_unread(&folder, first) {
                 tracing::warn!(%error, "what the container hasn't read of its input isn't in the checkpoint");
             }
+            let failed = |source| Error::Write { path: folder.clone(), source };
             if !ignores_cgroups {
-                cgroup.note_nested(first, &folder)?;
+                cgroup.note_nested(first, &folder).map_err(failed)?;
             }
-            let shm = spec.map_or_else(|| Ok(Vec::new()), |spec| shm::keep(first, &spec, &folder))?;
+            let shm = spec.map_or_else(|| Ok(Vec::new()), |spec| shm::keep(&spec, &folder, &limits))?;
             if shm.is_empty() {
                 return Ok(());
             }
-            Manifest { shm, ..Manifest::read(&folder)? }.write(&folder, false)
+            let manifest = Manifest::read(&folder).map_err(failed)?;
+            Manifest { shm, ..manifest }.write(&folder, false).map_err(failed)
         })
         .await
     }

@@ -21,7 +21,7 @@ pub mod reaper;
 pub mod restore;
 pub mod rights;
 pub mod runtime;
-mod shm;
+pub mod shm;
 pub mod stdio;
 pub mod store;
 pub mod sys;

@@ -24,7 +24,7 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::anchor;
 use crate::bundle::Sharing;
@@ -40,7 +40,7 @@ use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
 use crate::policy::{Policy, Stage, Tcp};
 use crate::reaper::Process;
 use crate::runtime::{Abort, CriuCall, Ends, Flavour, Version};
-use crate::shm;
+use crate::shm::{self, PutBack};
 use crate::stdio::ConsoleSocket;
 pub(crate) use cgroup::take_own_cgroup;
 pub use error::Error;
@@ -168,7 +168,16 @@ impl Attempt {
     /// With a socket to hold at, it stops there once the namespaces are made.
     async fn run(self, hold: Option<&Path>) -> Result<Restored, Error> {
         claim_cgroup(&self.subject);
-        let result = self.bring_back(hold).await;
+        let result = match self.put_back_shm().await {
+            Ok(shm) => {
+                let result = self.bring_back(hold).await;
+                if result.is_err() {
+                    aside(move || shm.undo()).await;
+                }
+                result
+            }
+            Err(error) => Err(error),
+        };
         match &result {
             Err(Error::Runtime(error)) if error.is_taken() => {}
             Err(_) => remove_unfinished(&self.subject).await,
@@ -189,7 +198,6 @@ impl Attempt {
         let terminal = self.terminal();
         let (bundle, network) = (self.subject.bundle.clone(), self.network.as_ref().map(Network::place));
         aside(move || adapt::config(&bundle, terminal, network.as_deref())).await?;
-        self.put_back_shm().await?;
         let view = self.view()?;
         let calls = self.hooks.listen(&self.subject).map_err(Error::Hooks)?;
         let asks = calls.place();
@@ -247,13 +255,14 @@ impl Attempt {
         Ok(live)
     }
 
-    async fn put_back_shm(&self) -> Result<(), Error> {
+    async fn put_back_shm(&self) -> Result<PutBack, Error> {
         let kept = self.image.manifest.as_ref().map_or(&[][..], |manifest| &manifest.shm);
         if kept.is_empty() || !self.policy.keeps_shm() {
-            return Ok(());
+            return Ok(PutBack::default());
         }
         let (kept, spec, image) = (kept.to_vec(), self.subject.spec.clone(), self.image.place());
-        aside(move || shm::put_back(&kept, &spec, &image)).await.map_err(Error::Shm)
+        let limits = shm::Limits { until: Instant::now() + self.deadline(), abort: self.abort.clone() };
+        Ok(aside(move || shm::put_back(&kept, &spec, &image, &limits)).await?)
     }
 
     async fn restore(&self, call: &CriuCall<'_>, terminal: bool) -> Result<Live, Error> {

@@ -31,8 +31,8 @@ pub struct Rights {
 #[derive(Clone, Debug)]
 pub struct Granted {
     pub rights: Rights,
-    /// Whether a namespace of each kind is to be the host's.
-    pub hosts: [(&'static str, bool); KINDS.len()],
+    /// Whether a namespace of each kind is to be the host's, if that can be told.
+    pub hosts: [(&'static str, Option<bool>); KINDS.len()],
 }
 
 impl Granted {
@@ -82,10 +82,10 @@ fn names(set: CapabilitySet) -> String {
 }
 
 /// Whether a namespace of a kind ("pid", "user", …) is to be the host's: said, or by a path.
-pub fn is_hosts(sharing: &Sharing, kind: &str) -> bool {
+fn is_hosts(sharing: &Sharing, kind: &str) -> Option<bool> {
     match sharing {
-        Sharing::Host => true,
-        Sharing::Private => false,
+        Sharing::Host => Some(true),
+        Sharing::Private => Some(false),
         Sharing::With(path) => is_same(path, &PathBuf::from(format!("/proc/self/ns/{}", in_proc(kind)))),
     }
 }
@@ -95,10 +95,10 @@ pub fn in_proc(kind: &str) -> &str {
     if kind == "mount" { "mnt" } else { kind }
 }
 
-fn is_same(one: &Path, other: &Path) -> bool {
+fn is_same(one: &Path, other: &Path) -> Option<bool> {
     use std::os::unix::fs::MetadataExt;
     let inode = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-    inode(one).is_some_and(|one| inode(other) == Some(one))
+    Some(inode(one)? == inode(other)?)
 }
 
 #[cfg(test)]
@@ -144,9 +144,15 @@ mod tests {
 
     #[test]
     fn a_namespace_may_be_the_hosts_by_its_path() {
-        assert!(is_hosts(&Sharing::Host, "pid") && !is_hosts(&Sharing::Private, "pid"));
-        assert!(is_hosts(&Sharing::With("/proc/self/ns/mnt".into()), "mount"));
-        assert!(!is_hosts(&Sharing::With("/proc/self/ns/uts".into()), "pid"));
-        assert!(!is_hosts(&Sharing::With("/no/such/file".into()), "pid"));
+        let path = |path: &str| Sharing::With(path.into());
+        for (sharing, kind, expected) in [
+            (Sharing::Host, "pid", Some(true)),
+            (Sharing::Private, "pid", Some(false)),
+            (path("/proc/self/ns/mnt"), "mount", Some(true)),
+            (path("/proc/self/ns/uts"), "pid", Some(false)),
+            (path("/no/such/file"), "pid", None),
+        ] {
+            assert_eq!(is_hosts(&sharing, kind), expected, "{sharing:?} {kind}");
+        }
     }
 }

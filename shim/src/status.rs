@@ -114,6 +114,7 @@ fn of_checkpoint(error: &checkpoint::Error) -> Code {
         | checkpoint::Error::Connections(_)
         | checkpoint::Error::Preflight(_)
         | checkpoint::Error::Execs(_) => Code::FAILED_PRECONDITION,
+        checkpoint::Error::Shm(error) => of_io(error.source.kind()),
         checkpoint::Error::Write { source, .. } => of_io(source.kind()),
     }
 }
@@ -135,7 +136,7 @@ fn of_restore(error: &restore::Error) -> Code {
         restore::Error::Runtime(error) => of_runtime(error),
         restore::Error::Criu(_) => Code::FAILED_PRECONDITION,
         restore::Error::Write(error) | restore::Error::NoCriu(error) => of_checkpoint(error),
-        restore::Error::Shm(error) => of_io(error.kind()),
+        restore::Error::Shm(error) => of_io(error.source.kind()),
         restore::Error::Cgroup(_) | restore::Error::Sysctl(_) => Code::FAILED_PRECONDITION,
     }
 }

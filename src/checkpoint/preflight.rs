@@ -53,6 +53,8 @@ pub struct Look {
     pub bound: Option<Vec<PathBuf>>,
     /// What processes may do, and where. If nobody knows it, none does too much.
     pub granted: Option<Granted>,
+    /// What goes into the image besides the processes' memory, in bytes.
+    pub besides: u64,
     /// Where the image will be; it may not exist yet.
     pub image: Option<PathBuf>,
 }
@@ -72,6 +74,7 @@ impl Look {
             plugins: None,
             bound: None,
             granted: None,
+            besides: 0,
             image: None,
         }
     }

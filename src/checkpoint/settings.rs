@@ -9,7 +9,8 @@ use crate::criu::{self, NETWORK_KEY, devices, hierarchies};
 use crate::policy::NetworkLock;
 use crate::runtime::Flavour;
 
-/// In which CRIU, asked for one process after the other, has to have got hold of all.
+/// In which CRIU has to have got hold of all processes, one after the other. They stand still
+/// already: if it takes its time now, the machine is busy.
 const COLLECT_SECONDS: &str = "60";
 
 impl Attempt<'_> {
@@ -29,8 +30,9 @@ impl Attempt<'_> {
         if self.remaps_links() {
             config = config.flag("link-remap");
         }
-        // Everything stands still already: if it takes its time now, the machine is busy.
-        config = config.set("timeout", COLLECT_SECONDS);
+        if !self.criu_freezes_below() {
+            config = config.set("timeout", COLLECT_SECONDS);
+        }
         if policy.skips_in_flight() {
             config = config.flag("skip-in-flight");
         }

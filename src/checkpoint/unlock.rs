@@ -38,20 +38,19 @@ impl Network {
         let subject = container.subject;
         let namespace = File::open(format!("/proc/{}/ns/net", container.process.pid())).ok()?;
         let held = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()));
-        let lock = |namespace| Lock { namespace, log: Some(log), ..Lock::default() };
         let (lock, note) = match subject.spec.sharing("network") {
             Sharing::Host => {
-                let lock = lock(None);
+                let lock = Lock { log: Some(log), ..Lock::of(None) };
                 let note = lock.note(&subject.bundle);
                 (lock, Some(note))
             }
             Sharing::With(path) => {
-                let lock = lock(Some(path));
+                let lock = Lock::of(Some(path));
                 let note = lock.note(&subject.bundle);
                 (Lock { namespace: Some(held), ..lock }, Some(note))
             }
             // Nobody misses it after the container's end.
-            Sharing::Private => (lock(Some(held)), None),
+            Sharing::Private => (Lock::of(Some(held)), None),
         };
         Some(Network { lock, is_own: note.is_none(), _namespace: namespace, _note: note })
     }

@@ -13,6 +13,7 @@ use cryo::checkpoint::preflight::{Finding, Look, look};
 use cryo::criu;
 use cryo::policy::{DOCKER, NODE_FILE, NodeFile, Policy};
 use cryo::rights::Granted;
+use cryo::shm;
 use serde::Serialize;
 
 use find::Found;
@@ -61,6 +62,7 @@ fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
     container.refuses_execs = policy.refuses_execs();
     container.bound = Some(injected::points(&spec, &injected::of_container(pid, &spec)));
     container.granted = Some(Granted::of(&spec));
+    container.besides = if policy.keeps_shm() { shm::bytes(&spec) } else { 0 };
     container.one_network = !bundle::has_crun(&bundle);
     // Others are told a folder, which nobody knows yet.
     container.image = (namespace == DOCKER).then(|| UNPACKED.into());

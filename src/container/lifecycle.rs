@@ -324,7 +324,7 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options, journal: &Jour
     {
         problems.push(error.to_string());
     }
-    match Reaper::start() {
+    let reaper = match Reaper::start() {
         Ok(reaper) => {
             let systemd_cgroup = options.systemd_cgroup || spec.has_systemd_cgroup();
             let runtime = Runtime {
@@ -336,13 +336,16 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options, journal: &Jour
                 reaper,
             };
             restore::detach_root(&runtime);
-            lock::open_left(bundle, reaper).await;
             if let Err(error) = runtime.delete_within(CLEAN_UP_PATIENCE).await {
                 problems.push(error.to_string());
             }
+            Some(reaper)
         }
-        Err(error) => problems.push(format!("cannot run the OCI runtime: {error}")),
-    }
+        Err(error) => {
+            problems.push(format!("cannot run the OCI runtime: {error}"));
+            None
+        }
+    };
     if let Err(error) = detach_all(&bundle.join(ROOTFS)) {
         problems.push(error.to_string());
     }
@@ -351,6 +354,10 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options, journal: &Jour
     for folder in journal.folders_of(id) {
         detach_below(&folder);
         restore::remove_mount_yard(&folder);
+    }
+    // Last, because others may be changing the same rules.
+    if let Some(reaper) = reaper {
+        lock::open_left(bundle, reaper).await;
     }
     problems
 }

@@ -3,9 +3,12 @@
 //! a dead shim finds that note; without, others would be shut off until somebody wonders.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::firewall::{Firewall, Rule};
 use super::log;
@@ -13,12 +16,16 @@ use crate::bundle::write_atomically;
 use crate::operation::aside;
 use crate::reaper::Reaper;
 
+/// Whoever cleans up has little time, and others may be changing rules.
+const PATIENCE: Duration = Duration::from_millis(1500);
 const NOTE: &str = "cryo-network-lock.json";
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Lock {
     /// A file of the network's namespace; none is the host's.
     pub namespace: Option<PathBuf>,
+    /// Its device and number: by its path it may be another's one day.
+    pub identity: Option<(u64, u64)>,
     /// Ours.
     pub rules: Vec<Rule>,
     /// Ours, of nftables.
@@ -31,11 +38,18 @@ pub struct Lock {
 pub struct Note(PathBuf);
 
 impl Lock {
+    pub fn of(namespace: Option<PathBuf>) -> Lock {
+        let identity = namespace.as_deref().and_then(identity);
+        Lock { namespace, identity, ..Lock::default() }
+    }
+
     /// Before it is closed.
     pub fn note(&self, bundle: &Path) -> Note {
         let path = bundle.join(NOTE);
-        // Without the note, a lock outlives a shim that is killed now.
-        let _ = serde_json::to_vec(self).map(|note| write_atomically(&path, &note));
+        let text = serde_json::to_vec(self).map_err(std::io::Error::from);
+        if let Err(error) = text.and_then(|text| write_atomically(&path, &text)) {
+            tracing::warn!(%error, "a lock of the network will outlive this shim if it is killed now");
+        }
         Note(path)
     }
 
@@ -78,9 +92,15 @@ impl Drop for Note {
 pub async fn open_left(bundle: &Path, reaper: Reaper) {
     let noted = fs::read(bundle.join(NOTE)).ok();
     let lock = noted.and_then(|note| serde_json::from_slice::<Lock>(&note).ok());
-    if let Some(lock) = lock {
-        lock.open(reaper).await;
+    let Some(lock) = lock else { return };
+    if lock.namespace.as_deref().and_then(identity) == lock.identity {
+        let _ = timeout(PATIENCE, lock.open(reaper)).await;
     }
+}
+
+fn identity(namespace: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(namespace).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 #[cfg(test)]

@@ -247,6 +247,8 @@ mod tests {
             ("checkpoint.exit", "true"),
             ("tcp", "established"),
             ("exec", "refuse"),
+            ("in-flight", "refuse"),
+            ("shm", "leave"),
             ("cgroups", "full"),
             ("network-lock", "nftables"),
             ("lsm-profile", "apparmor:docker-default"),

@@ -120,6 +120,7 @@ fn check_namespaces(image: &Image, spec: &Spec) -> Result<(), Error> {
     let namespaces = Namespaces::of(&folder).map_err(|problem| image.damaged(&problem))?;
     let own = |is_hosts| if is_hosts { "the host's" } else { "its own" };
     for (kind, wanted) in Granted::of(spec).hosts {
+        let wanted = wanted.unwrap_or(false);
         if namespaces.is_hosts(kind).is_some_and(|is_hosts| is_hosts != wanted) {
             return Err(Error::Namespace { kind, theirs: own(!wanted), ours: own(wanted) });
         }

@@ -32,7 +32,7 @@ pub(super) async fn close(attempt: &Attempt) -> Option<Closed> {
     let rules = aside(move || connections::rules(&folder)).await.unwrap_or_default();
     let table =
         (by == NetworkLock::Nftables && !rules.is_empty()).then(|| format!("cryo-{}", attempt.anchor));
-    let lock = Lock { namespace, rules, table, log: None };
+    let mut lock = Lock { rules, table, ..Lock::of(namespace) };
     let reaper = attempt.subject.runtime.reaper;
     let note = lock.note(&attempt.subject.bundle);
     let firewall = lock.firewall(reaper);
@@ -43,6 +43,7 @@ pub(super) async fn close(attempt: &Attempt) -> Option<Closed> {
     if let Err(problem) = closed {
         tracing::warn!(problem, "nobody keeps the other ends of connections quiet");
         lock.release(reaper).await;
+        (lock.rules, lock.table) = (Vec::new(), None);
     }
     Some(Closed { lock, reaper, _note: note })
 }

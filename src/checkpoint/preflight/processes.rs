@@ -126,12 +126,12 @@ fn stray_thread(process: &Process) -> Option<Finding> {
 
 /// A first process that has left the namespaces that the configuration says: no restore
 /// would let it be where it is.
-pub(super) fn astray(first: &Process, hosts: &[(&'static str, bool)]) -> Vec<Finding> {
+pub(super) fn astray(first: &Process, hosts: &[(&'static str, Option<bool>)]) -> Vec<Finding> {
     let other = hosts.iter().filter_map(|(kind, wanted)| {
         let its = namespace(first.pid, in_proc(kind))?;
         let is_hosts = its == fs::read_link(format!("/proc/self/ns/{}", in_proc(kind))).ok()?;
         let words = if is_hosts { "the host's instead of its own" } else { "its own instead of the host's" };
-        (is_hosts != *wanted).then(|| format!("{kind}: {words}"))
+        wanted.is_some_and(|wanted| wanted != is_hosts).then(|| format!("{kind}: {words}"))
     });
     other.map(|place| Finding::new(What::OtherNamespace, first, place, true)).collect()
 }
@@ -246,8 +246,8 @@ mod tests {
     #[test]
     fn a_first_process_that_has_left_its_namespaces_blocks() {
         let ours = Process { pid: std::process::id(), ..Process::default() };
-        assert_eq!(astray(&ours, &[("uts", true), ("mount", true)]), []);
-        let found = astray(&ours, &[("uts", true), ("ipc", false)]);
+        assert_eq!(astray(&ours, &[("uts", Some(true)), ("mount", Some(true)), ("pid", None)]), []);
+        let found = astray(&ours, &[("uts", Some(true)), ("ipc", Some(false))]);
         assert_eq!((found.len(), found[0].what, found[0].blocks), (1, What::OtherNamespace, true));
         assert_eq!(found[0].place, "ipc: the host's instead of its own");
     }

@@ -13,7 +13,7 @@ const WORTH_A_LOOK: u64 = 16 * MEGABYTE;
 
 pub(super) fn look(first: &Process, family: &[Process], container: &Look) -> Option<Finding> {
     let folder = container.image.as_deref()?;
-    let needed = needed(family);
+    let needed = needed(family).saturating_add(container.besides);
     let free = free(folder)?;
     (needed > free.max(WORTH_A_LOOK)).then(|| {
         let (needed, free) = (needed.div_ceil(MEGABYTE), free / MEGABYTE);

@@ -29,14 +29,22 @@ pub(super) fn find(name: &str, namespace: Option<&str>) -> Result<Found, String>
     let wanted = |found: &Found| namespace.is_none_or(|namespace| found.namespace == namespace);
     let all = STATES.iter().flat_map(|state| bundles(&Path::new(state).join(TASKS)));
     let mut all: Vec<Found> = all.filter(wanted).collect();
-    if !all.iter().any(|found| found.id == name)
-        && let Some(id) = docker_id(name)?.filter(|id| !id.starts_with(name))
-        && let Some(at) = all.iter().position(|found| found.id == id)
-    {
-        return Ok(all.swap_remove(at));
+    let mut silent = None;
+    if !all.iter().any(|found| found.id == name) {
+        match docker_id(name) {
+            Ok(id) => {
+                let id = id.filter(|id| !id.starts_with(name));
+                if let Some(at) = all.iter().position(|found| Some(&found.id) == id.as_ref()) {
+                    return Ok(all.swap_remove(at));
+                }
+            }
+            Err(problem) => silent = Some(problem),
+        }
     }
     choose(all, name)?.ok_or_else(|| {
-        format!("no container {name} runs here: `ctr containers ls` and `docker ps` tell which do")
+        let unknown =
+            || format!("no container {name} runs here: `ctr containers ls` and `docker ps` tell which do");
+        silent.unwrap_or_else(unknown)
     })
 }
 

@@ -69,13 +69,19 @@ impl Gate {
 pub(crate) struct Victim {
     noting: PathBuf,
     noted: PathBuf,
+    may_be_gone: bool,
 }
 
 impl Victim {
     pub(crate) fn expected(bench: &Bench) -> Outcome<Self> {
         let noted = bench.fresh_folder("criu")?.join("pid");
         let script = format!("renice -n 19 $$ >/dev/null; echo $$ >{}", noted.display());
-        Ok(Victim { noting: fake(bench, "criu", "*", &script)?, noted })
+        Ok(Victim { noting: fake(bench, "criu", "*", &script)?, noted, may_be_gone: false })
+    }
+
+    /// Whoever cleans up may have been faster.
+    pub(crate) fn that_may_be_gone(self) -> Self {
+        Victim { may_be_gone: true, ..self }
     }
 
     /// Kills it in the middle of an operation, when `until` has seen what it waits for; says
@@ -99,8 +105,8 @@ impl Victim {
     /// not to be killed.
     fn kill(self) -> Outcome {
         let criu: i32 = fs::read_to_string(&self.noted)?.trim().parse()?;
-        // Who cleans up after a dead shim may have been faster.
-        let children = fs::read_to_string(format!("/proc/{criu}/task/{criu}/children")).unwrap_or_default();
+        let children = fs::read_to_string(format!("/proc/{criu}/task/{criu}/children"));
+        let children = if self.may_be_gone { children.unwrap_or_default() } else { children? };
         for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([criu]) {
             // It may have ended with its child.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);

@@ -180,7 +180,7 @@ fn all_are_killed(
     here: &Path,
     operation: impl FnOnce() + Send,
 ) -> Outcome {
-    let (victim, shim) = (Victim::expected(bench)?, shim_of(task)?);
+    let (victim, shim) = (Victim::expected(bench)?.that_may_be_gone(), shim_of(task)?);
     let mut locks = Vec::new();
     victim.killed_during(operation, || {
         eventually("it has come that far", || here.exists().then_some(()))?;

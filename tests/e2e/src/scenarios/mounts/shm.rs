@@ -10,6 +10,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let all = vec![
         scenario!(memory_that_a_client_mounts_is_carried_along),
         scenario!(memory_of_others_stays_as_it_is),
+        scenario!(memory_of_a_failed_restore_goes_again),
+        scenario!(what_is_mounted_below_memory_is_not_its_content),
         scenario!(memory_stays_behind_if_that_is_asked_for),
         scenario!(memory_that_has_no_room_is_named),
     ];
@@ -67,15 +69,47 @@ fn memory_of_others_stays_as_it_is(bench: &Bench) -> Outcome {
     unmount(bench, &[&old, &new])
 }
 
+fn memory_of_a_failed_restore_goes_again(bench: &Bench) -> Outcome {
+    let (old, new) = (memory(bench, "8M")?, memory(bench, "8M")?);
+    let task = holding(bench, &old)?;
+    let image = task.end_as_image()?;
+    // CRIU finds that only after it was put back.
+    bench.shell("mkdir $1/deep; echo other >$1/deep/file", &[&new])?;
+    let again = with(task.again_from(&image), vec![bind(&new, "/dev/shm", &["rw"])]).create()?;
+    refused(again.start(), &[])?;
+    again.delete()?;
+    ensure_eq!(bench.shell("cd $1; find . | sort", &[&new])?, ".\n./deep\n./deep/file\n", "what is left");
+    unmount(bench, &[&old, &new])
+}
+
+/// As with a volume in memory and configuration mounted in it.
+fn what_is_mounted_below_memory_is_not_its_content(bench: &Bench) -> Outcome {
+    let (old, new) = (memory(bench, "8M")?, memory(bench, "8M")?);
+    let below = bench.fresh_folder("below")?;
+    bench.shell("echo text >$1/file; mkdir $2/conf $3/conf", &[&below, &old, &new])?;
+    let mounts = |memory| vec![bind(memory, "/dev/shm", &["rw"]), bind(&below, "/dev/shm/conf", &["rw"])];
+    let task = with(bench.guest(&["count"]), mounts(&old)).start()?;
+    shell(&task, "echo kept >/dev/shm/file")?;
+    let image = task.end_as_image()?;
+    let again = with(task.again_from(&image), mounts(&new)).start()?;
+    ensure_eq!(shell(&again, "cat /dev/shm/file /dev/shm/conf/file")?, "kept\ntext\n", "files");
+    again.end()?;
+    ensure_eq!(bench.shell("ls $1/conf", &[&new])?, "", "what is below the mount");
+    unmount(bench, &[&old, &new])
+}
+
 fn memory_stays_behind_if_that_is_asked_for(bench: &Bench) -> Outcome {
     let (old, new) = (memory(bench, "8M")?, memory(bench, "8M")?);
-    let plan = with(bench.guest(&["count"]), vec![bind(&old, "/dev/shm", &["rw"])]);
-    let task = plan.annotation("cryo.shm", "leave").start()?;
-    shell(&task, "echo text >/dev/shm/file")?;
-    let image = task.end_as_image()?;
-    let again = with(task.again_from(&image), vec![bind(&new, "/dev/shm", &["rw"])]).start()?;
-    ensure_eq!(shell(&again, "ls /dev/shm")?, "", "what is in it");
-    again.end()?;
+    for (dumps, restores) in [("leave", "keep"), ("keep", "leave")] {
+        let plan = with(bench.guest(&["count"]), vec![bind(&old, "/dev/shm", &["rw"])]);
+        let task = plan.annotation("cryo.shm", dumps).start()?;
+        shell(&task, "echo text >/dev/shm/file")?;
+        let image = task.end_as_image()?;
+        let plan = with(task.again_from(&image), vec![bind(&new, "/dev/shm", &["rw"])]);
+        let again = plan.annotation("cryo.shm", restores).start()?;
+        ensure_eq!(shell(&again, "ls /dev/shm")?, "", "what is in it");
+        again.end()?;
+    }
     unmount(bench, &[&old, &new])
 }
 
@@ -83,7 +117,8 @@ fn memory_that_has_no_room_is_named(bench: &Bench) -> Outcome {
     let (old, new) = (memory(bench, "8M")?, memory(bench, "64k")?);
     let plan = with(bench.guest(&["count"]), vec![bind(&old, "/dev/shm", &["rw"])]);
     let task = plan.start()?;
-    shell(&task, "dd if=/dev/urandom of=/dev/shm/file bs=1M count=1 2>&1")?;
+    let sum =
+        shell(&task, "dd if=/dev/urandom of=/dev/shm/file bs=1M count=1 2>/dev/null; md5sum /dev/shm/file")?;
     let image = task.end_as_image()?;
     let again = with(task.again_from(&image), vec![bind(&new, "/dev/shm", &["rw"])]).create()?;
     let Err(status) = again.start() else { return Err(Failure::new("it came back")) };
@@ -94,6 +129,7 @@ fn memory_that_has_no_room_is_named(bench: &Bench) -> Outcome {
     // With room it comes back.
     bench.shell("mount -o remount,size=8M $1", &[&new])?;
     let again = with(task.again_from(&image), vec![bind(&new, "/dev/shm", &["rw"])]).start()?;
+    ensure_eq!(shell(&again, "md5sum /dev/shm/file")?, sum, "what is in it");
     again.end()?;
     unmount(bench, &[&old, &new])
 }
