@@ -16,6 +16,7 @@ pub mod journal;
 mod message;
 pub mod mount;
 mod operation;
+pub mod pages;
 pub mod policy;
 pub mod reaper;
 pub mod restore;

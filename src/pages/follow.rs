@@ -1,0 +1,203 @@
+//! Digests of memory while CRIU is still writing it, from the page cache and in a thread of
+//! its own, so that they are ready when the dump is; on the way zero pages are noted.
+//!
+//! inotify says where there is something to read, and is only a hint: whatever it misses
+//! is read at the end. Files may only grow, as those of CRIU do.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+
+use super::digest::Digester;
+use super::file::{PIECE, is_pages, is_read_once, open_plain, read_exactly};
+use super::zeros::{Finder, Runs};
+use super::{Error, PAGE, reading};
+
+/// What is read at once while a file still grows. The rest is read when it is closed.
+const STEP: u64 = 1 << 20;
+/// CRIU writes many small pieces; it isn't answered one by one.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A file that is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Followed {
+    pub size: u64,
+    pub digest: String,
+    pub zeros: Runs,
+}
+
+/// Follows the `pages-*.img` of a folder until it is dropped or told how they ended.
+#[derive(Debug)]
+pub struct Follower {
+    folder: PathBuf,
+    stop: OwnedFd,
+    thread: Option<JoinHandle<Progress>>,
+}
+
+type Progress = BTreeMap<String, Growing>;
+
+impl Follower {
+    pub fn start(folder: &Path) -> Result<Follower, Error> {
+        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| reading(folder)(error.into()))?;
+        let stopped = stop.try_clone().map_err(reading(folder))?;
+        let watch = watch(folder);
+        let owned = folder.to_owned();
+        let follow = move || watch.map_or_else(|_| Progress::new(), |watch| follow(&owned, &watch, &stopped));
+        let thread = std::thread::Builder::new().name("cryo-follow".to_owned()).spawn(follow);
+        Ok(Follower { folder: folder.to_owned(), stop, thread: Some(thread.map_err(reading(folder))?) })
+    }
+
+    /// Reads what hasn't been read yet of the files with these sizes.
+    pub fn finish(mut self, sizes: &BTreeMap<String, u64>) -> Result<BTreeMap<String, Followed>, Error> {
+        let mut progress = self.join();
+        let finish = |(name, size): (&String, &u64)| {
+            let growing = progress.remove(name).unwrap_or_default();
+            Ok((name.clone(), growing.finish(&self.folder.join(name), *size)?))
+        };
+        sizes.iter().map(finish).collect()
+    }
+
+    fn join(&mut self) -> Progress {
+        // Only a descriptor that isn't ours could refuse it.
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+/// Fails on a node that has used up its watches, for instance.
+fn watch(folder: &Path) -> rustix::io::Result<OwnedFd> {
+    let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+    inotify::add_watch(&watch, folder, WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE)?;
+    Ok(watch)
+}
+
+fn follow(folder: &Path, watch: &OwnedFd, stop: &OwnedFd) -> Progress {
+    let mut progress = Progress::new();
+    let mut piece = vec![0; PIECE];
+    while wait(&[watch, stop], None) && !is_ready(stop, None) {
+        for (name, is_closed) in grown(watch) {
+            let growing = match progress.entry(name.clone()) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(Growing::default()),
+            };
+            // What goes wrong here goes wrong at the end again, and is told then.
+            let _ = growing.catch_up(&folder.join(&name), is_closed, &mut piece, stop);
+        }
+        is_ready(stop, Some(PAUSE));
+    }
+    progress
+}
+
+/// The names of files that were written to, and whether that is over.
+fn grown(watch: &OwnedFd) -> BTreeMap<String, bool> {
+    let mut names = BTreeMap::new();
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(watch, &mut buffer);
+    while let Ok(event) = events.next() {
+        let name = event.file_name().and_then(|name| name.to_str().ok()).filter(|name| is_pages(name));
+        if let Some(name) = name {
+            *names.entry(name.to_owned()).or_default() |= event.events().contains(ReadFlags::CLOSE_WRITE);
+        }
+    }
+    names
+}
+
+fn wait(fds: &[&OwnedFd], timeout: Option<Duration>) -> bool {
+    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    loop {
+        match poll(&mut fds, timeout.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return result.is_ok_and(|ready| ready > 0),
+        }
+    }
+}
+
+fn is_ready(fd: &OwnedFd, timeout: Option<Duration>) -> bool {
+    wait(&[fd], Some(timeout.unwrap_or_default()))
+}
+
+/// A file that is read as far as it is written.
+#[derive(Debug, Default)]
+struct Growing {
+    /// Device and inode, known once something has been read.
+    identity: Option<(u64, u64)>,
+    read: u64,
+    digester: Digester,
+    zeros: Finder,
+}
+
+impl Growing {
+    fn catch_up(
+        &mut self,
+        path: &Path,
+        is_closed: bool,
+        piece: &mut [u8],
+        stop: &OwnedFd,
+    ) -> Result<(), Error> {
+        let (file, size) = self.open(path)?;
+        let whole = if is_closed { PAGE as u64 } else { STEP };
+        let end = size - size % whole;
+        while self.read < end && !is_ready(stop, None) {
+            self.read_piece(&file, path, piece, end)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, path: &Path, size: u64) -> Result<Followed, Error> {
+        let changed = |problem| Error::Changed { path: path.to_owned(), problem };
+        let (file, now) = self.open(path)?;
+        if now != size || self.read > size {
+            return Err(changed("it has another size than it should"));
+        }
+        let mut piece = vec![0; PIECE];
+        while self.read < size {
+            self.read_piece(&file, path, &mut piece, size)?;
+        }
+        Ok(Followed { size, digest: self.digester.finish(), zeros: self.zeros.into_runs() })
+    }
+
+    fn open(&mut self, path: &Path) -> Result<(File, u64), Error> {
+        let file = open_plain(path)?;
+        is_read_once(&file);
+        let metadata = file.metadata().map_err(reading(path))?;
+        let changed = |problem| Err(Error::Changed { path: path.to_owned(), problem });
+        let identity = (metadata.dev(), metadata.ino());
+        match self.identity.get_or_insert(identity) {
+            known if *known != identity => changed("another file has its name now"),
+            _ if metadata.len() < self.read => {
+                // It may grow again, and wouldn't show what has happened.
+                self.identity = Some((0, 0));
+                changed("it has become shorter")
+            }
+            _ => Ok((file, metadata.len())),
+        }
+    }
+
+    fn read_piece(&mut self, file: &File, path: &Path, piece: &mut [u8], end: u64) -> Result<(), Error> {
+        let room = usize::try_from(end - self.read).map_or(PIECE, |left| left.min(PIECE));
+        read_exactly(file, path, &mut piece[..room], self.read)?;
+        self.digester.update(&piece[..room]);
+        self.zeros.look(&piece[..room]);
+        self.read += room as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
