@@ -1,11 +1,11 @@
 //! Digests of memory while CRIU is still writing it, from the page cache and in a thread of
 //! its own, so that they are ready when the dump is; on the way zero pages are noted.
 //!
-//! inotify says where there is something to read, and is only a hint: whatever it misses
-//! is read at the end. Files may only grow, as those of CRIU do.
+//! inotify says which files are open, and is only a hint: whatever it misses is read at the
+//! end. It isn't asked for every write, which would cost a writer of single pages half its
+//! speed. Files may only grow, as those of CRIU do.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -24,8 +24,8 @@ use super::{Error, PAGE, reading};
 
 /// What is read at once while a file still grows. The rest is read when it is closed.
 const STEP: u64 = 1 << 20;
-/// CRIU writes many small pieces; it isn't answered one by one.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Between looks at how far files have grown.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A file that is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,39 +82,45 @@ impl Drop for Follower {
 /// Fails on a node that has used up its watches, for instance.
 fn watch(folder: &Path) -> rustix::io::Result<OwnedFd> {
     let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-    inotify::add_watch(&watch, folder, WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE)?;
+    inotify::add_watch(&watch, folder, WatchFlags::CREATE | WatchFlags::CLOSE_WRITE)?;
     Ok(watch)
 }
 
 fn follow(folder: &Path, watch: &OwnedFd, stop: &OwnedFd) -> Progress {
     let mut progress = Progress::new();
+    let mut open = BTreeSet::new();
     let mut piece = vec![0; PIECE];
-    while wait(&[watch, stop], None) && !is_ready(stop, None) {
-        for (name, is_closed) in grown(watch) {
-            let growing = match progress.entry(name.clone()) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(Growing::default()),
-            };
-            // What goes wrong here goes wrong at the end again, and is told then.
-            let _ = growing.catch_up(&folder.join(&name), is_closed, &mut piece, stop);
+    loop {
+        wait(&[watch, stop], if open.is_empty() { None } else { Some(PAUSE) });
+        if is_ready(stop) {
+            return progress;
         }
-        is_ready(stop, Some(PAUSE));
+        let closed = look(watch, &mut open);
+        let files = open.iter().map(|name| (name, false)).chain(closed.iter().map(|name| (name, true)));
+        for (name, is_closed) in files {
+            let growing = progress.entry(name.clone()).or_default();
+            // What goes wrong here goes wrong at the end again, and is told then.
+            let _ = growing.catch_up(&folder.join(name), is_closed, &mut piece, stop);
+        }
     }
-    progress
 }
 
-/// The names of files that were written to, and whether that is over.
-fn grown(watch: &OwnedFd) -> BTreeMap<String, bool> {
-    let mut names = BTreeMap::new();
+/// Notes which files are open, and tells which have been closed.
+fn look(watch: &OwnedFd, open: &mut BTreeSet<String>) -> BTreeSet<String> {
+    let mut closed = BTreeSet::new();
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut events = inotify::Reader::new(watch, &mut buffer);
     while let Ok(event) = events.next() {
         let name = event.file_name().and_then(|name| name.to_str().ok()).filter(|name| is_pages(name));
-        if let Some(name) = name {
-            *names.entry(name.to_owned()).or_default() |= event.events().contains(ReadFlags::CLOSE_WRITE);
+        let Some(name) = name.map(str::to_owned) else { continue };
+        if event.events().contains(ReadFlags::CLOSE_WRITE) {
+            open.remove(&name);
+            closed.insert(name);
+        } else {
+            open.insert(name);
         }
     }
-    names
+    closed
 }
 
 fn wait(fds: &[&OwnedFd], timeout: Option<Duration>) -> bool {
@@ -128,8 +134,8 @@ fn wait(fds: &[&OwnedFd], timeout: Option<Duration>) -> bool {
     }
 }
 
-fn is_ready(fd: &OwnedFd, timeout: Option<Duration>) -> bool {
-    wait(&[fd], Some(timeout.unwrap_or_default()))
+fn is_ready(fd: &OwnedFd) -> bool {
+    wait(&[fd], Some(Duration::ZERO))
 }
 
 /// A file that is read as far as it is written.
@@ -153,7 +159,7 @@ impl Growing {
         let (file, size) = self.open(path)?;
         let whole = if is_closed { PAGE as u64 } else { STEP };
         let end = size - size % whole;
-        while self.read < end && !is_ready(stop, None) {
+        while self.read < end && !is_ready(stop) {
             self.read_piece(&file, path, piece, end)?;
         }
         Ok(())

@@ -194,7 +194,7 @@ impl Packing {
     fn page(&mut self, page: &[u8], recipe: &mut Builder) -> Result<(), Error> {
         self.packed.pages += 1;
         if is_zero(page) {
-            recipe.zero();
+            recipe.zeros(1);
             return Ok(());
         }
         let hash = hash(page);

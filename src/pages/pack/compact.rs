@@ -91,7 +91,7 @@ fn rewritten(path: &Path, old: &str, new: &str, moved: &[u32]) -> Result<Vec<u8>
     let mut builder = Builder::default();
     for run in recipe.runs() {
         match run {
-            Run::Zeros { count } => (0..count).for_each(|_| builder.zero()),
+            Run::Zeros { count } => builder.zeros(count),
             Run::Pages { pack, first, count } => {
                 let name = &recipe.packs[pack];
                 for slot in first..first + count {

@@ -149,10 +149,10 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    pub(super) fn zero(&mut self) {
+    pub(super) fn zeros(&mut self, more: u64) {
         match &mut self.last {
-            Some(Run::Zeros { count }) if *count < u64::from(u32::MAX) => *count += 1,
-            _ => self.begin(Run::Zeros { count: 1 }),
+            Some(Run::Zeros { count }) if *count + more <= u64::from(u32::MAX) => *count += more,
+            _ => self.begin(Run::Zeros { count: more }),
         }
     }
 
@@ -275,13 +275,13 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         let mut builder = Builder::default();
-        builder.zero();
-        builder.zero();
+        builder.zeros(1);
+        builder.zeros(1);
         for slot in [5, 6, 7, 200_000, 3] {
             builder.page("a.pack", slot);
         }
         builder.page("b.pack", 4);
-        builder.zero();
+        builder.zeros(1);
         builder.finish(9 * PAGE as u64 - 1, &[7; HASH]).unwrap()
     }
 
