@@ -6,10 +6,13 @@ mod doctor;
 mod inspect;
 mod install;
 mod place;
+mod progress;
 mod root;
 mod run;
 mod search;
+mod shelf;
 mod table;
+mod transfer;
 mod unit;
 
 use std::io::{self, Write};
@@ -18,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Checkpoint and restore of containers: sets Cryo up and says whether it will work.
+/// Checkpoint and restore of containers: sets Cryo up, and looks after checkpoints.
 #[derive(Parser)]
 #[command(name = "cryo", version, max_term_width = 100, arg_required_else_help = true)]
 struct Arguments {
@@ -62,7 +65,7 @@ enum Verb {
     /// JSON has the members `manifest` (cryo.json), `totals`, `processes` (each with `files` and
     /// `memory`), `mounts`, `namespaces` and `cgroups`. Members are added, but never renamed.
     Inspect {
-        /// The folder of the checkpoint.
+        /// A checkpoint in the store, or the folder of one.
         checkpoint: PathBuf,
         #[command(flatten)]
         options: inspect::Options,
@@ -73,14 +76,44 @@ enum Verb {
     /// content of memory page by page. The exit status is 0 if both are the same, 1 if they
     /// differ, and 2 if one can't be read.
     Diff {
-        /// The folder of the older checkpoint.
+        /// The older checkpoint: one in the store, or a folder.
         before: PathBuf,
-        /// The folder of the newer one.
+        /// The newer one.
         after: PathBuf,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
+    /// List the checkpoints in the store.
+    Ls {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove checkpoints from the store.
+    ///
+    /// Those that are pinned, in use, or still named by a client stay, and the exit status is 1.
+    Rm {
+        /// Names, ids, or beginnings of ids.
+        #[arg(required = true)]
+        checkpoints: Vec<String>,
+        /// Also what is pinned, what a client names, and what is damaged.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Write a checkpoint into one file, for another machine.
+    ///
+    /// An OCI image layout with a digest for everything, that `ctr image import`, registries and
+    /// Kubernetes take. It is made as it is written: the disk needs no room for a copy. Nothing
+    /// of the root file system is in it.
+    Export(transfer::Export),
+    /// Take a checkpoint from a file into the store.
+    ///
+    /// Everything is checked against its digests before it has a name.
+    Import(transfer::Import),
+    /// Look after the store: /var/lib/cryo/store, if the node file doesn't say otherwise.
+    #[command(subcommand)]
+    Store(shelf::StoreVerb),
     /// Let a daemon start Cryo in place of the stock shim, or undo that.
     ///
     /// Makes /usr/local/lib/cryo/bin, where Cryo has the stock shim's name as well as its own,
@@ -144,6 +177,11 @@ pub(crate) fn run() -> ExitCode {
         Verb::Doctor { json } => doctor::run(json),
         Verb::Inspect { checkpoint, options } => inspect::run(&checkpoint, &options),
         Verb::Diff { before, after, json } => diff::run(&before, &after, json),
+        Verb::Ls { json } => shelf::ls(json),
+        Verb::Rm { checkpoints, force } => shelf::rm(&checkpoints, force),
+        Verb::Export(options) => transfer::export(&options),
+        Verb::Import(options) => transfer::import(&options),
+        Verb::Store(verb) => shelf::store(&verb),
         Verb::Install(options) => match install::run(&options, &mut io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

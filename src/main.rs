@@ -1,4 +1,4 @@
-//! The command `cryo`: sets Cryo up on this machine and says whether it will work.
+//! The command `cryo`: sets Cryo up on this machine, and looks after checkpoints.
 
 mod command;
 mod contents;

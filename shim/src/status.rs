@@ -9,6 +9,7 @@ use cryo::policy::{self, NotAllowed};
 use cryo::restore::{self, fit};
 use cryo::runtime::{self, Cause};
 use cryo::stdio;
+use cryo::store;
 use cryo_protos::ttrpc::error::get_rpc_status;
 use cryo_protos::ttrpc::{self, Code};
 
@@ -39,7 +40,11 @@ fn code(error: &Error) -> Code {
         Error::ExecNotStarted(_) | Error::ExecState { .. } => Code::FAILED_PRECONDITION,
         Error::Finished | Error::NoExec(_) | Error::Gone => Code::NOT_FOUND,
         Error::ExecExists(_) => Code::ALREADY_EXISTS,
-        Error::NotAllowed(NotAllowed::Elsewhere { .. } | NotAllowed::Denied(_)) => Code::PERMISSION_DENIED,
+        Error::NotAllowed(
+            NotAllowed::Elsewhere { .. } | NotAllowed::NotStored { .. } | NotAllowed::Denied(_),
+        ) => Code::PERMISSION_DENIED,
+        Error::NotAllowed(NotAllowed::Store(store::Error::Unknown(_))) => Code::NOT_FOUND,
+        Error::NotAllowed(NotAllowed::Store(_)) => Code::FAILED_PRECONDITION,
         Error::NotAllowed(NotAllowed::Unreadable { .. } | NotAllowed::Open(_)) => Code::FAILED_PRECONDITION,
         Error::NotAllowed(NotAllowed::Missing { .. }) => Code::NOT_FOUND,
         Error::Policy(policy::Error::NoHook { .. }) => Code::FAILED_PRECONDITION,

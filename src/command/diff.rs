@@ -56,9 +56,9 @@ pub(crate) fn run(before: &Path, after: &Path, json: bool) -> ExitCode {
 }
 
 fn compare(before: &Path, after: &Path) -> Result<Difference, String> {
-    let (old, new) = (place::folder(before)?, place::folder(after)?);
-    let old = (old.as_path(), inspect::read(&old)?);
-    let new = (new.as_path(), inspect::read(&new)?);
+    let (old, new) = (place::find(before)?, place::find(after)?);
+    let old = (old.folder.as_path(), inspect::read(&old.folder)?);
+    let new = (new.folder.as_path(), inspect::read(&new.folder)?);
     difference(old, new).map_err(|error| format!("can't compare memory: {error}"))
 }
 

@@ -71,8 +71,9 @@ pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
 }
 
 fn inspect(path: &Path, options: &Options) -> Result<String, String> {
-    let folder = place::folder(path)?;
-    let (manifest, mut contents) = read(&folder)?;
+    let place = place::find(path)?;
+    let folder = &place.folder;
+    let (manifest, mut contents) = read(folder)?;
     if !options.env {
         redact(&mut contents);
     }
@@ -83,7 +84,7 @@ fn inspect(path: &Path, options: &Options) -> Result<String, String> {
     }
     let out = io::stdout();
     let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    Ok(in_words(&folder, manifest.as_ref(), &contents, options, colours))
+    Ok(in_words(folder, manifest.as_ref(), &contents, options, colours))
 }
 
 /// An image and what `cryo.json` says about it, if there is one.

@@ -1,14 +1,64 @@
-//! Where the checkpoint is that a user names.
+//! Which checkpoint a user means: a folder, or one in the store.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Turns what a user has typed into the folder of an image.
-pub(crate) fn folder(text: &Path) -> Result<PathBuf, String> {
-    match text.metadata() {
-        Ok(metadata) if metadata.is_dir() => Ok(text.to_owned()),
-        Ok(_) => Err(format!("{} is no folder: give the folder of a checkpoint", text.display())),
-        Err(error) => Err(format!("can't look into {}: {error}", text.display())),
+use cryo::policy::{NODE_FILE, NodeFile};
+use cryo::store::{Held, Store};
+
+/// The folder of an image. What is in the store stays there as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) folder: PathBuf,
+    pub(crate) held: Option<Held>,
+}
+
+/// The store, and what the node's owner says about it.
+pub(crate) struct Shelf {
+    pub(crate) store: Store,
+    pub(crate) node: NodeFile,
+}
+
+impl Shelf {
+    pub(crate) fn open() -> Result<Shelf, String> {
+        let node = node();
+        let store = Store::open(&node.store().path).map_err(|error| error.to_string())?;
+        Ok(Shelf { store: store.with_copies_in(node.restore_folders()), node })
     }
+
+    /// None if nobody has put anything there yet.
+    pub(crate) fn if_there() -> Result<Option<Shelf>, String> {
+        if node().store().path.exists() { Shelf::open().map(Some) } else { Ok(None) }
+    }
+}
+
+fn node() -> NodeFile {
+    NodeFile::read_or_default(Path::new(NODE_FILE), |error| {
+        let _ = writeln!(io::stderr(), "cryo: {error}; the built-in defaults hold instead");
+    })
+}
+
+/// Turns what a user has typed into a place: a path if it looks like one or is one, otherwise
+/// a name or an id in the store.
+pub(crate) fn find(text: &Path) -> Result<Place, String> {
+    match text.metadata() {
+        Ok(metadata) if metadata.is_dir() => return Ok(Place { folder: text.to_owned(), held: None }),
+        Ok(_) => return Err(format!("{} is no folder: give the folder of a checkpoint", text.display())),
+        Err(error) if text.components().count() != 1 || text.is_absolute() => {
+            return Err(format!("can't look into {}: {error}", text.display()));
+        }
+        Err(_) => {}
+    }
+    let name = text.to_string_lossy();
+    let nowhere = || {
+        format!(
+            "there is no folder {name:?} here, and no checkpoint of that name in the store: cryo ls shows them"
+        )
+    };
+    let shelf = Shelf::if_there()?.ok_or_else(nowhere)?;
+    let entry = shelf.store.find(&name).map_err(|error| error.to_string())?;
+    let held = entry.hold().map_err(|error| error.to_string())?;
+    Ok(Place { folder: held.folder.clone(), held: Some(held) })
 }
 
 #[cfg(test)]
@@ -16,12 +66,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_folders_hold_checkpoints() {
+    fn paths_are_folders() {
         let parent = tempfile::tempdir().unwrap();
-        assert_eq!(folder(parent.path()).unwrap(), parent.path());
+        assert_eq!(find(parent.path()).unwrap().folder, parent.path());
         let file = parent.path().join("file");
         std::fs::write(&file, "").unwrap();
-        assert!(folder(&file).unwrap_err().contains("is no folder"));
-        assert!(folder(&parent.path().join("none")).unwrap_err().contains("No such file"));
+        assert!(find(&file).unwrap_err().contains("is no folder"));
+        assert!(find(&parent.path().join("none")).unwrap_err().contains("No such file"));
     }
 }

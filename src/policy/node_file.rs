@@ -13,6 +13,7 @@ use super::hooks::{self, Hook};
 use super::store::{self, StoreSection};
 use super::wishes::{NAMES, NetworkLock, Problem, Tcp, Wishes, bytes, duration};
 use super::{Error, PREFIX, RESTORE_FROM};
+use crate::store::{Error as StoreError, Store};
 
 /// What could widen a container's rights or reach beyond it: only if the node's owner says so.
 const RESTRICTED: [&str; 3] = ["cryo.external-unix-sockets", "cryo.cgroups", "cryo.lsm-profile"];
@@ -76,13 +77,20 @@ pub enum NotAllowed {
     Missing { path: PathBuf, problem: io::Error },
     #[error("annotation {RESTORE_FROM}={}: others than its owner can look into it or change it: chmod 700 it", .0.display())]
     Open(PathBuf),
-    #[error("annotation {RESTORE_FROM}={}: give an absolute path without '..'", .0.display())]
+    #[error("annotation {RESTORE_FROM}={}: give the name of a checkpoint in the store, or an absolute path without '..'", .0.display())]
     Relative(PathBuf),
     #[error(
         "annotation {RESTORE_FROM}={}: this node doesn't allow restores from there: its owner does with restore_from = [\"FOLDER\"] in {}",
         path.display(), file.display()
     )]
     Elsewhere { path: PathBuf, file: PathBuf },
+    #[error(
+        "annotation {RESTORE_FROM}={}: this node doesn't allow restores from its store: its owner does with restore_from = [{:?}] in {}",
+        path.display(), store.display(), file.display()
+    )]
+    NotStored { path: PathBuf, store: PathBuf, file: PathBuf },
+    #[error("annotation {RESTORE_FROM}: {0}")]
+    Store(#[from] StoreError),
     #[error("annotation {RESTORE_FROM}: this node doesn't allow it: its owner has it under deny in {}", .0.display())]
     Denied(PathBuf),
 }
@@ -193,6 +201,9 @@ impl NodeFile {
     /// The folder that an annotation names, if the node file at `path` allows it: where it
     /// really is, whatever links lead there.
     pub fn restore_source(path: &Path, named: &Path) -> Result<PathBuf, NotAllowed> {
+        if is_name(named) {
+            return stored(path, named);
+        }
         if !named.is_absolute() || named.components().any(|part| part == Component::ParentDir) {
             return Err(NotAllowed::Relative(named.to_owned()));
         }
@@ -217,6 +228,25 @@ impl NodeFile {
         let mode = fs::metadata(&real).map_err(missing)?.mode();
         if mode & 0o077 == 0 { Ok(real) } else { Err(NotAllowed::Open(named.to_owned())) }
     }
+}
+
+fn is_name(named: &Path) -> bool {
+    matches!(named.components().collect::<Vec<_>>()[..], [Component::Normal(_)])
+}
+
+/// One in the store, if its folder is one of those that are allowed.
+fn stored(path: &Path, named: &Path) -> Result<PathBuf, NotAllowed> {
+    let node = NodeFile::read(path)?;
+    if node.denies(RESTORE_FROM) {
+        return Err(NotAllowed::Denied(path.to_owned()));
+    }
+    let root = &node.store.path;
+    if !node.restore_from.iter().any(|folder| root.starts_with(folder)) {
+        let (store, path, file) = (root.clone(), named.to_owned(), path.to_owned());
+        return Err(NotAllowed::NotStored { path, store, file });
+    }
+    let entry = Store::open(root).and_then(|store| store.find(&named.to_string_lossy()));
+    Ok(entry?.folder)
 }
 
 fn usual(defaults: &BTreeMap<String, toml::Value>) -> Result<Wishes, String> {
@@ -286,6 +316,21 @@ mod tests {
     }
 
     #[test]
+    fn names_are_looked_up_where_the_store_is_allowed() {
+        let store = tempfile::tempdir().unwrap();
+        let section = format!("[store]\npath = {:?}", store.path());
+        let named = |text: &str| source(Some(text), Path::new("counter")).unwrap_err();
+        assert!(matches!(named(&section), NotAllowed::NotStored { .. }));
+        let allowed = format!("restore_from = [{:?}]\n{section}", store.path());
+        let error = named(&allowed).to_string();
+        assert!(error.contains("there is no checkpoint \"counter\""), "{error}");
+        assert!(matches!(
+            named(&format!("deny = [\"cryo.restore-from\"]\n{allowed}")),
+            NotAllowed::Denied(_)
+        ));
+    }
+
+    #[test]
     fn what_is_wrong_in_the_file_is_named() {
         for (text, named) in [
             ("allow = [\"cryo.tpc\"]", "cryo.tpc"),
@@ -316,7 +361,7 @@ mod tests {
         let node = NodeFile::parse(&said.collect::<Vec<_>>().join("\n")).unwrap();
         assert!(node.plugins.is_some() && node.timeout.is_some() && node.usual.tcp.is_some());
         assert_eq!(node.chosen(&["quiesce".to_owned()], Path::new("/")).unwrap().len(), 1);
-        assert!(node.store.limits.max_bytes.is_some() && node.store.pack_after.is_some());
+        assert!(node.store.limits.max_bytes.is_some() && node.store.limits.max_age.is_some());
     }
 
     #[test]
@@ -339,6 +384,6 @@ mod tests {
     fn an_unknown_key_is_named() {
         let error = source(Some("restore_form = []"), Path::new("/srv")).unwrap_err().to_string();
         assert!(error.contains("restore_form"), "{error}");
-        assert!(matches!(source(None, Path::new("srv")), Err(NotAllowed::Relative(_))));
+        assert!(matches!(source(None, Path::new("./srv")), Err(NotAllowed::Relative(_))));
     }
 }

@@ -25,6 +25,7 @@ mod options;
 mod patience;
 mod replumbing;
 mod restores;
+mod shelf;
 mod shim_gone;
 mod signals;
 mod socket;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         users::scenarios(),
         identity::scenarios(),
         faults::scenarios(),
+        shelf::scenarios(),
         shim_gone::scenarios(),
         containerd_gone::scenarios(),
         patience::scenarios(),

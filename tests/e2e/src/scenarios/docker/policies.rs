@@ -163,6 +163,7 @@ fn a_folder_that_is_not_allowed_is_refused(docker: &Docker<'_>) -> Outcome {
     refused(docker, &from, &["chmod 700"])?;
     refused(docker, &format!("{from}/../counter"), &["without '..'"])?;
     refused(docker, &format!("{from}-gone"), &["no such folder"])?;
-    refused(docker, "cryo.restore-from=counter", &["absolute path"])?;
+    refused(docker, "cryo.restore-from=counter", &["doesn't allow restores from its store"])?;
+    refused(docker, "cryo.restore-from=./counter", &["absolute path"])?;
     first.rm()
 }

@@ -1,0 +1,268 @@
+//! `cryo ls`, `cryo rm` and `cryo store`: what is kept on this node.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use clap::Subcommand;
+use cryo::store::{Checked, Damaged, Entry, Id, Pruned, Record, Store};
+use serde::Serialize;
+
+use super::place::Shelf;
+use super::progress::Bar;
+use super::table::{Table, count, plain, size};
+
+#[derive(Subcommand)]
+pub(crate) enum StoreVerb {
+    /// Read every file of checkpoints, and tell which aren't as they were written.
+    ///
+    /// The exit status is 0 if all are good, 1 if one is damaged, and 2 if that can't be told.
+    Verify {
+        /// Names or ids; all if none is given.
+        checkpoints: Vec<String>,
+    },
+    /// Remove what nobody needs any longer, and what the node file's limits say.
+    ///
+    /// Checkpoints that a client still names, that are pinned or that have a name stay, unless
+    /// the node file lets named ones expire.
+    Prune,
+    /// Keep a checkpoint whatever happens, until it is unpinned.
+    Pin {
+        /// Its name, its id, or the beginning of its id.
+        checkpoint: String,
+    },
+    /// Let a checkpoint go as others do.
+    Unpin {
+        /// Its name, its id, or the beginning of its id.
+        checkpoint: String,
+    },
+    /// Give a checkpoint a name, or another one.
+    Name {
+        /// Its name, its id, or the beginning of its id.
+        checkpoint: String,
+        /// What it is to be called.
+        name: String,
+    },
+}
+
+/// What `--json` prints of each. Fields may be added, none is renamed.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    id: &'a str,
+    name: Option<&'a str>,
+    container: &'a str,
+    namespace: &'a str,
+    /// Milliseconds since 1970.
+    taken_at: Option<u64>,
+    pinned: bool,
+    /// Of its files, and on the disk.
+    size: Option<u64>,
+    stored: u64,
+    /// What is wrong with it.
+    damage: Option<&'a str>,
+}
+
+pub(crate) fn ls(json: bool) -> ExitCode {
+    finish(Shelf::if_there().and_then(|shelf| {
+        let listed = shelf.map_or_else(|| Ok(Default::default()), |shelf| shelf.store.entries());
+        let (entries, damaged) = listed.map_err(|error| error.to_string())?;
+        let text = if json { in_json(&entries, &damaged)? } else { in_words(&entries, &damaged) };
+        say(&text);
+        Ok(ExitCode::SUCCESS)
+    }))
+}
+
+pub(crate) fn rm(checkpoints: &[String], force: bool) -> ExitCode {
+    finish(Shelf::open().map(|Shelf { store, .. }| {
+        let mut status = ExitCode::SUCCESS;
+        for text in checkpoints {
+            // One that is damaged has nothing but its id.
+            let id = match Id::parse(text) {
+                Some(id) if force => Ok(id),
+                _ => store.find(text).map(|entry| entry.id().clone()),
+            };
+            if let Err(error) = id.and_then(|id| store.remove(&id, force)) {
+                complain(&error.to_string());
+                status = ExitCode::FAILURE;
+            }
+        }
+        status
+    }))
+}
+
+pub(crate) fn store(verb: &StoreVerb) -> ExitCode {
+    finish(Shelf::open().and_then(|shelf| match verb {
+        StoreVerb::Verify { checkpoints } => verify(&shelf.store, checkpoints),
+        StoreVerb::Prune => prune(&shelf),
+        StoreVerb::Pin { checkpoint } => {
+            change(&shelf.store, checkpoint, |id| shelf.store.set_pinned(id, true))
+        }
+        StoreVerb::Unpin { checkpoint } => {
+            change(&shelf.store, checkpoint, |id| shelf.store.set_pinned(id, false))
+        }
+        StoreVerb::Name { checkpoint, name } => {
+            change(&shelf.store, checkpoint, |id| shelf.store.set_name(id, Some(name)))
+        }
+    }))
+}
+
+fn change(
+    store: &Store,
+    checkpoint: &str,
+    change: impl FnOnce(&Id) -> Result<Entry, cryo::store::Error>,
+) -> Result<ExitCode, String> {
+    let changed = store.find(checkpoint).and_then(|entry| change(entry.id()));
+    changed.map(|_| ExitCode::SUCCESS).map_err(|error| error.to_string())
+}
+
+fn verify(store: &Store, checkpoints: &[String]) -> Result<ExitCode, String> {
+    let (mut chosen, mut damaged) = (Vec::new(), Vec::new());
+    if checkpoints.is_empty() {
+        (chosen, damaged) = store.entries().map_err(|error| error.to_string())?;
+    }
+    for text in checkpoints {
+        chosen.push(store.find(text).map_err(|error| error.to_string())?);
+    }
+    let mut bar = Bar::new(Some(chosen.iter().map(|entry| bytes(&entry.record)).sum()));
+    let mut text = String::new();
+    let mut is_good = damaged.is_empty();
+    for entry in chosen {
+        let name = called(&entry.record).to_owned();
+        let held = entry.hold().map_err(|error| error.to_string())?;
+        let report = held.verify(|_, read| bar.advance(read)).map_err(|error| error.to_string())?;
+        is_good &= report.is_good();
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "{name}: {}", if report.is_good() { "good" } else { "damaged" });
+        for (file, checked) in report.files.iter().filter(|(_, checked)| checked.is_damage()) {
+            let _ = writeln!(text, "  {}: {}", plain(file), words(checked));
+        }
+    }
+    for entry in &damaged {
+        let _ = writeln!(text, "{}: damaged\n  entry.json: {}", entry.id, plain(&entry.problem));
+    }
+    drop(bar);
+    say(&text);
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn words(checked: &Checked) -> String {
+    match checked {
+        Checked::Good | Checked::Packed | Checked::UnknownDigest => "good".to_owned(),
+        Checked::Missing => "it is missing".to_owned(),
+        Checked::Size { is, was } => format!("it has {is} bytes and had {was}"),
+        Checked::Changed => "its content isn't what was written".to_owned(),
+        Checked::Extra => "it isn't part of the checkpoint".to_owned(),
+        Checked::NoPlainFile => "it is no plain file any longer".to_owned(),
+        Checked::Unreadable(problem) => format!("it can't be read: {}", plain(problem)),
+    }
+}
+
+fn prune(shelf: &Shelf) -> Result<ExitCode, String> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let pruned = shelf.store.prune(&shelf.node.store().limits, now).map_err(|error| error.to_string())?;
+    say(&told(&pruned));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(pruned: &Pruned) -> String {
+    let mut text = String::new();
+    for removed in &pruned.removed {
+        let _ = writeln!(text, "removed {}: {}", called(&removed.entry.record), removed.why.words());
+    }
+    for id in &pruned.in_use {
+        let _ = writeln!(text, "{id} stays: it is in use");
+    }
+    for (id, why) in &pruned.unclear {
+        let _ = writeln!(text, "{id} stays: {}", plain(why));
+    }
+    for entry in &pruned.damaged {
+        let _ = writeln!(text, "{} stays: it is damaged, cryo rm --force removes it", entry.id);
+    }
+    let drafts = match pruned.drafts {
+        0 => String::new(),
+        drafts => format!(" and {}", count(drafts, "unfinished one", "unfinished ones")),
+    };
+    let removed = count(pruned.removed.len(), "checkpoint", "checkpoints");
+    let _ = writeln!(text, "{removed}{drafts} removed, {} freed", size(pruned.freed));
+    text
+}
+
+fn in_json(entries: &[Entry], damaged: &[Damaged]) -> Result<String, String> {
+    let good = entries.iter().map(|Entry { record, bytes: stored, .. }| Row {
+        id: record.id.as_str(),
+        name: record.name.as_deref(),
+        container: &record.container,
+        namespace: &record.namespace,
+        taken_at: Some(record.taken_at),
+        pinned: record.pinned,
+        size: Some(bytes(record)),
+        stored: *stored,
+        damage: None,
+    });
+    let bad = damaged.iter().map(|entry| Row {
+        id: entry.id.as_str(),
+        name: None,
+        container: "",
+        namespace: "",
+        taken_at: None,
+        pinned: false,
+        size: None,
+        stored: entry.bytes,
+        damage: Some(&entry.problem),
+    });
+    let rows: Vec<_> = good.chain(bad).collect();
+    serde_json::to_string_pretty(&rows).map(|text| text + "\n").map_err(|error| error.to_string())
+}
+
+fn in_words(entries: &[Entry], damaged: &[Damaged]) -> String {
+    const NUMBERS: &[usize] = &[4, 5];
+    let mut table = Table::new(&["NAME", "ID", "CONTAINER", "TAKEN", "SIZE", "ON DISK", ""], NUMBERS);
+    for Entry { record, bytes: stored, .. } in entries {
+        let taken = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(record.taken_at));
+        let taken = taken.map(|taken| humantime::format_rfc3339_seconds(taken).to_string());
+        table.row([
+            record.name.clone().unwrap_or_else(|| "-".to_owned()),
+            record.id.to_string(),
+            record.container.chars().take(24).collect(),
+            taken.unwrap_or_default(),
+            size(bytes(record)),
+            size(*stored),
+            if record.pinned { "pinned".to_owned() } else { String::new() },
+        ]);
+    }
+    for entry in damaged {
+        let nothing = String::new;
+        let (id, stored) = (entry.id.to_string(), size(entry.bytes));
+        let damaged = format!("damaged: {}", entry.problem);
+        table.row(["-".to_owned(), id, nothing(), nothing(), nothing(), stored, damaged]);
+    }
+    table.text()
+}
+
+fn bytes(record: &Record) -> u64 {
+    record.files.values().fold(0, |sum: u64, file| sum.saturating_add(file.size))
+}
+
+fn called(record: &Record) -> &str {
+    record.name.as_deref().unwrap_or(record.id.as_str())
+}
+
+/// A reader that has seen enough is no failure.
+pub(crate) fn say(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "cryo: {text}");
+}
+
+/// For those who ask by a script: not the answer "no".
+pub(crate) fn finish(done: Result<ExitCode, String>) -> ExitCode {
+    const NO_ANSWER: u8 = 2;
+    done.unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::from(NO_ANSWER)
+    })
+}
