@@ -38,6 +38,9 @@ install: ## put the shim where containerd finds it, and the command `cryo` besid
 	@. tests/host/toolchain && toolchain && cargo build --release --target $(MUSL) -p containerd-shim-cryo-v2 -p cryo --bin containerd-shim-cryo-v2 --bin cryo
 	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-cryo-v2
 	install -D -m 0755 $(dir $(SHIM))cryo $(DESTDIR)$(PREFIX)/bin/cryo
+	$(dir $(SHIM))cryo man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(dir $(SHIM))cryo completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cryo
 	@echo "Next: cryo doctor            says whether everything that it takes is there"
 	@echo "      cryo install docker    has Docker use it (or containerd); ctr needs nothing but its name"
 
@@ -45,6 +48,8 @@ uninstall: ## remove them
 	@if [ -e $(DESTDIR)/var/lib/cryo/install.json ]; then \
 		echo "Daemons still start Cryo. First run: cryo install docker --uninstall; cryo install containerd --uninstall"; exit 1; fi
 	rm -f $(DESTDIR)$(PREFIX)/bin/containerd-shim-cryo-v2 $(DESTDIR)$(PREFIX)/bin/cryo
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/cryo.1 $(DESTDIR)$(PREFIX)/share/man/man1/cryo-*.1
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cryo
 
 lint: ## formatting, clippy, house rules, oldest compiler, licences
 	cargo fmt --all --check

@@ -3,6 +3,7 @@
 mod check;
 mod diff;
 mod doctor;
+mod generate;
 mod inspect;
 mod install;
 mod place;
@@ -19,7 +20,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 /// Checkpoint and restore of containers: sets Cryo up, and looks after checkpoints.
 #[derive(Parser)]
@@ -122,6 +124,17 @@ enum Verb {
     /// of which is `docker checkpoint`. What it changes is kept in /var/lib/cryo/install.json,
     /// so that --uninstall leaves everything as it was. Nothing is restarted without --restart.
     Install(Install),
+    /// Print what lets a shell complete verbs and options.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man {
+        /// The folder that they go to.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -182,6 +195,8 @@ pub(crate) fn run() -> ExitCode {
         Verb::Export(options) => transfer::export(&options),
         Verb::Import(options) => transfer::import(&options),
         Verb::Store(verb) => shelf::store(&verb),
+        Verb::Completion { shell } => generate::completion(Arguments::command(), shell),
+        Verb::Man { folder } => generate::man(Arguments::command(), &folder),
         Verb::Install(options) => match install::run(&options, &mut io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
