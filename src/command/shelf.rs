@@ -195,7 +195,7 @@ fn in_json(entries: &[Entry], damaged: &[Damaged]) -> Result<String, String> {
         name: record.name.as_deref(),
         container: &record.container,
         namespace: &record.namespace,
-        taken_at: Some(record.taken_at),
+        taken_at: taken_at(record),
         pinned: record.pinned,
         size: Some(bytes(record)),
         stored: *stored,
@@ -220,13 +220,14 @@ fn in_words(entries: &[Entry], damaged: &[Damaged]) -> String {
     const NUMBERS: &[usize] = &[4, 5];
     let mut table = Table::new(&["NAME", "ID", "CONTAINER", "TAKEN", "SIZE", "ON DISK", ""], NUMBERS);
     for Entry { record, bytes: stored, .. } in entries {
-        let taken = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(record.taken_at));
+        let taken = taken_at(record)
+            .and_then(|taken| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(taken)));
         let taken = taken.map(|taken| humantime::format_rfc3339_seconds(taken).to_string());
         table.row([
             record.name.clone().unwrap_or_else(|| "-".to_owned()),
             record.id.to_string(),
             record.container.chars().take(24).collect(),
-            taken.unwrap_or_default(),
+            taken.unwrap_or_else(|| "-".to_owned()),
             size(bytes(record)),
             size(*stored),
             if record.pinned { "pinned".to_owned() } else { String::new() },
@@ -239,6 +240,11 @@ fn in_words(entries: &[Entry], damaged: &[Damaged]) -> String {
         table.row(["-".to_owned(), id, nothing(), nothing(), nothing(), stored, damaged]);
     }
     table.text()
+}
+
+/// Archives of others don't tell.
+fn taken_at(record: &Record) -> Option<u64> {
+    Some(record.taken_at).filter(|taken| *taken > 0)
 }
 
 fn bytes(record: &Record) -> u64 {
