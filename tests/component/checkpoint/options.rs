@@ -103,7 +103,7 @@ fn annotations_that_nobody_understands_make_no_container(world: &World) {
         ("cryo.checkpoint.exit", "maybe"),
         ("cryo.tcp", "yes"),
         ("cryo.exec", "wait"),
-        ("cryo.restore-from", "image"),
+        ("cryo.restore-from", "./image"),
     ] {
         let container = world.container(name).annotation(name, value).boot();
         refused(container.create(), Code::INVALID_ARGUMENT, &[name, value]);
@@ -112,6 +112,9 @@ fn annotations_that_nobody_understands_make_no_container(world: &World) {
 }
 
 fn a_checkpoint_is_restored_by_annotation_only_if_the_node_allows_it(world: &World) {
+    // A name is one in the store.
+    let named = world.container("named").annotation("cryo.restore-from", "image").boot();
+    refused(named.create(), Code::PERMISSION_DENIED, &["doesn't allow restores from its store"]);
     let image = take(world, "image", false);
     let named = image.to_str().unwrap();
     let container = world.container("c1").annotation("cryo.restore-from", named).boot();
