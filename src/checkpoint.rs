@@ -88,7 +88,8 @@ pub enum Error {
     #[error("cannot checkpoint the container: {0}")]
     Hook(#[from] hooks::Error),
     #[error(
-        "cannot checkpoint the container: shared memory can't be copied, {0}: make room, or set the annotation cryo.shm=leave"
+        "cannot checkpoint the container: shared memory can't be copied, {0}: {remedy}set the annotation cryo.shm=leave",
+        remedy = if .0.is_full() { "make room, or " } else { "" }
     )]
     Shm(#[from] shm::Error),
     #[error("cannot keep the checkpoint's files in {}: {source}", path.display())]

@@ -1,5 +1,6 @@
 //! What an administrator calls. Belongs to the binary: the shim links none of it.
 
+mod answer;
 mod check;
 mod diff;
 mod doctor;
@@ -16,7 +17,7 @@ mod table;
 mod transfer;
 mod unit;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -200,8 +201,7 @@ pub(crate) fn run() -> ExitCode {
         Verb::Install(options) => match install::run(&options, &mut io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                // Nobody is left to tell if even this can't be written.
-                let _ = writeln!(io::stderr(), "cryo: {error}");
+                answer::complain(&error.to_string());
                 ExitCode::FAILURE
             }
         },

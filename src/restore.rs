@@ -168,16 +168,7 @@ impl Attempt {
     /// With a socket to hold at, it stops there once the namespaces are made.
     async fn run(self, hold: Option<&Path>) -> Result<Restored, Error> {
         claim_cgroup(&self.subject);
-        let result = match self.put_back_shm().await {
-            Ok(shm) => {
-                let result = self.bring_back(hold).await;
-                if result.is_err() {
-                    aside(move || shm.undo()).await;
-                }
-                result
-            }
-            Err(error) => Err(error),
-        };
+        let result = self.with_shm(hold).await;
         match &result {
             Err(Error::Runtime(error)) if error.is_taken() => {}
             Err(_) => remove_unfinished(&self.subject).await,
@@ -187,6 +178,15 @@ impl Attempt {
         let path = self.image.path.clone();
         aside(move || remove_daemons_copy(&path)).await;
         Ok(Restored { live: result?, network: self.network })
+    }
+
+    async fn with_shm(&self, hold: Option<&Path>) -> Result<Live, Error> {
+        let shm = self.put_back_shm().await?;
+        let result = self.bring_back(hold).await;
+        if result.is_err() {
+            aside(move || shm.undo()).await;
+        }
+        result
     }
 
     async fn bring_back(&self, hold: Option<&Path>) -> Result<Live, Error> {

@@ -32,6 +32,13 @@ pub struct Error {
     pub source: io::Error,
 }
 
+impl Error {
+    /// Whether it is for want of room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.source.kind() == io::ErrorKind::StorageFull
+    }
+}
+
 /// What others put there can be endless.
 #[derive(Clone)]
 pub(crate) struct Limits {

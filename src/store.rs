@@ -11,7 +11,6 @@
 mod change;
 pub mod claims;
 mod contents;
-mod digest;
 mod disk;
 mod draft;
 mod entry;

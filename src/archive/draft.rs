@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, open, openat, unlinkat};
 
 use super::import::Error;
+use crate::pages::digest::Digester;
+use crate::pages::{PAGE, zeros};
 
-/// Holes are looked for in steps of a page.
-const PAGE: usize = 4096;
 const BUFFER: usize = 64 * PAGE;
-const ZEROES: [u8; PAGE] = [0; PAGE];
 
 /// A file as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,19 +64,24 @@ impl Draft {
             Err(error) => return Err(self.failed(name, error.into())),
         };
         self.made.push(name.to_owned());
-        let (mut hash, mut at) = (blake3::Hasher::new(), 0);
+        let (mut digester, mut at) = (Digester::default(), 0);
         while at < size {
             let length = usize::try_from(size - at).unwrap_or(BUFFER).min(BUFFER);
             let bytes = &mut self.buffer[..length];
             content.read_exact(bytes).map_err(Error::reading)?;
-            hash.update(bytes);
-            if let Err(source) = write_data(&file, bytes, at) {
-                return Err(self.failed(name, source));
+            digester.update(bytes);
+            for span in zeros::data(bytes) {
+                let offset = at + span.start as u64;
+                file.write_all_at(&bytes[span], offset).map_err(|source| Error::Write {
+                    path: self.path.clone(),
+                    name: name.to_owned(),
+                    source,
+                })?;
             }
             at += length as u64;
         }
         file.set_len(size).map_err(|source| self.failed(name, source))?;
-        Ok(Stored { size, digest: format!("blake3:{}", hash.finalize().to_hex()) })
+        Ok(Stored { size, digest: digester.finish() })
     }
 
     /// Everything is there and was checked.
@@ -98,27 +102,6 @@ impl Drop for Draft {
             }
         }
     }
-}
-
-/// All but the pages that hold nothing; `at` is the beginning of one.
-fn write_data(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-    let is_hole = |page: &[u8]| *page == ZEROES[..page.len()];
-    let mut pages =
-        bytes.chunks(PAGE).enumerate().filter(|(_, page)| !is_hole(page)).map(|(number, _)| number);
-    let Some(mut begin) = pages.next() else { return Ok(()) };
-    let mut end = begin + 1;
-    let write = |begin: usize, end: usize| {
-        let end = bytes.len().min(end * PAGE);
-        file.write_all_at(&bytes[begin * PAGE..end], at + (begin * PAGE) as u64)
-    };
-    for page in pages {
-        if page != end {
-            write(begin, end)?;
-            begin = page;
-        }
-        end = page + 1;
-    }
-    write(begin, end)
 }
 
 #[cfg(test)]

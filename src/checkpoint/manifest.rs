@@ -118,13 +118,12 @@ impl Manifest {
         let spec = Spec::parse(&config)?;
         let started = Started { user: spec.process.user, seccomp: bundle::filter(&config)? };
         let system = rustix::system::uname();
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Manifest {
             version: VERSION,
             sealed: false,
             container: subject.id.clone(),
             namespace: subject.namespace.clone(),
-            taken_at: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            taken_at: now(),
             left_running,
             runtime: Runtime { name: version.flavour.name().to_owned(), version: version.text.clone() },
             criu: None,
@@ -179,6 +178,12 @@ impl Manifest {
         written?;
         if seals { File::open(folder)?.sync_all() } else { Ok(()) }
     }
+}
+
+/// As `taken_at` counts.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// All that a reader of any version can rely on.

@@ -2,7 +2,6 @@
 
 mod find;
 
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,17 +10,16 @@ use cryo::cgroup::Cgroup;
 use cryo::checkpoint::injected;
 use cryo::checkpoint::preflight::{Finding, Look, look};
 use cryo::criu;
-use cryo::policy::{DOCKER, NODE_FILE, NodeFile, Policy};
+use cryo::policy::{DOCKER, NODE_FILE, Policy};
 use cryo::rights::Granted;
 use cryo::shm;
 use serde::Serialize;
 
+use super::answer::{finish, node_file, say};
 use find::Found;
 
 /// Where containerd unpacks a checkpoint of Docker's to.
 const UNPACKED: &str = "/tmp";
-/// For those who ask by a script: not the answer "no".
-const NO_ANSWER: u8 = 2;
 
 #[derive(Debug, Serialize)]
 struct Verdict {
@@ -34,18 +32,11 @@ struct Verdict {
 }
 
 pub(crate) fn run(container: &str, namespace: Option<&str>, json: bool) -> ExitCode {
-    match check(container, namespace) {
-        Ok(verdict) => {
-            let text = if json { in_json(&verdict) } else { in_words(&verdict) };
-            // The exit status tells the same to those who don't read.
-            let _ = io::stdout().write_all(text.as_bytes());
-            if verdict.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "cryo: {error}");
-            ExitCode::from(NO_ANSWER)
-        }
-    }
+    finish(check(container, namespace).map(|verdict| {
+        say(&if json { in_json(&verdict) } else { in_words(&verdict) });
+        // It tells the same to those who don't read.
+        if verdict.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }))
 }
 
 fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
@@ -74,11 +65,7 @@ fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
 
 /// As the shim would read it.
 fn policy(spec: &Spec) -> Result<Policy, String> {
-    let path = Path::new(NODE_FILE);
-    let node = NodeFile::read_or_default(path, |error| {
-        let _ = writeln!(io::stderr(), "cryo: {error}; the built-in defaults hold instead");
-    });
-    Policy::of(&spec.annotations, &node, path).map_err(|error| error.to_string())
+    Policy::of(&spec.annotations, &node_file(), Path::new(NODE_FILE)).map_err(|error| error.to_string())
 }
 
 fn in_json(verdict: &Verdict) -> String {

@@ -5,22 +5,19 @@ mod things;
 mod values;
 mod words;
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use cryo::checkpoint::manifest::Manifest;
 use serde::Serialize;
 
+use super::answer::{finish, has_colours, say};
 use super::{inspect, place};
 use crate::contents::Contents;
 use memory::MemoryChange;
 use things::Changes;
 use values::Change;
-
-/// As diff(1) has it.
-const DIFFERENT: u8 = 1;
-const TROUBLE: u8 = 2;
 
 /// What `--json` prints. Fields may be added, none is renamed.
 #[derive(Debug, Serialize)]
@@ -39,20 +36,11 @@ struct Difference {
 }
 
 pub(crate) fn run(before: &Path, after: &Path, json: bool) -> ExitCode {
-    match compare(before, after) {
-        Ok(difference) => {
-            let out = io::stdout();
-            let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let text = if json { in_json(&difference) } else { words::text(&difference, colours) };
-            // The exit status tells the same to those who don't read.
-            let _ = io::stdout().write_all(text.as_bytes());
-            if difference.same { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) }
-        }
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "cryo: {error}");
-            ExitCode::from(TROUBLE)
-        }
-    }
+    finish(compare(before, after).map(|difference| {
+        say(&if json { in_json(&difference) } else { words::text(&difference, has_colours()) });
+        // As diff(1) has it.
+        if difference.same { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }))
 }
 
 fn compare(before: &Path, after: &Path) -> Result<Difference, String> {

@@ -6,10 +6,12 @@ mod judge;
 mod table;
 mod words;
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::process::ExitCode;
 
 use cryo::reaper::Reaper;
+
+use super::answer::{complain, has_colours, say};
 
 pub(crate) use daemons::docker_runs_with;
 
@@ -17,21 +19,18 @@ pub(crate) fn run(json: bool) -> ExitCode {
     let facts = match facts() {
         Ok(facts) => facts,
         Err(error) => {
-            // Nobody is left to tell if even this can't be written.
-            let _ = writeln!(io::stderr(), "cryo: can't look at this machine: {error}");
+            complain(&format!("can't look at this machine: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let findings = judge::judge(&facts);
     let ready = judge::ready(&findings);
-    let mut out = io::stdout();
-    let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text = match json {
         true => table::json(&findings, ready),
-        false => table::table(&findings, ready, facts.root, colours),
+        false => table::table(&findings, ready, facts.root, has_colours()),
     };
-    // The exit status tells the same to those who don't read.
-    let _ = out.write_all(text.as_bytes());
+    say(&text);
+    // It tells the same to those who don't read.
     if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

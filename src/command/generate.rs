@@ -2,19 +2,19 @@
 //! manual pages.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Command;
 use clap_complete::Shell;
 
+use super::answer::{complain, say};
+
 pub(crate) fn completion(mut command: Command, shell: Shell) -> ExitCode {
     let name = command.get_name().to_owned();
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut text);
-    // A reader that has seen enough is no failure.
-    let _ = io::stdout().write_all(&text);
+    say(&String::from_utf8_lossy(&text));
     ExitCode::SUCCESS
 }
 
@@ -24,8 +24,7 @@ pub(crate) fn man(command: Command, folder: &Path) -> ExitCode {
     match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ =
-                writeln!(io::stderr(), "cryo: cannot write manual pages to {}: {error}", folder.display());
+            complain(&format!("cannot write manual pages to {}: {error}", folder.display()));
             ExitCode::FAILURE
         }
     }

@@ -8,7 +8,7 @@ mod mounts;
 mod processes;
 mod sockets;
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,11 +16,9 @@ use clap::Args;
 use cryo::checkpoint::manifest::Manifest;
 use serde::Serialize;
 
+use super::answer::{finish, has_colours, say};
 use super::place;
 use crate::contents::Contents;
-
-/// For those who ask by a script.
-const NO_ANSWER: u8 = 2;
 
 #[derive(Args, Debug, Default)]
 pub(crate) struct Options {
@@ -57,17 +55,10 @@ struct Report {
 }
 
 pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
-    match inspect(path, options) {
-        Ok(text) => {
-            // A reader that has seen enough is no failure.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "cryo: {error}");
-            ExitCode::from(NO_ANSWER)
-        }
-    }
+    finish(inspect(path, options).map(|text| {
+        say(&text);
+        ExitCode::SUCCESS
+    }))
 }
 
 fn inspect(path: &Path, options: &Options) -> Result<String, String> {
@@ -82,9 +73,7 @@ fn inspect(path: &Path, options: &Options) -> Result<String, String> {
         let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
         return Ok(text + "\n");
     }
-    let out = io::stdout();
-    let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    Ok(in_words(folder, manifest.as_ref(), &contents, options, colours))
+    Ok(in_words(folder, manifest.as_ref(), &contents, options, has_colours()))
 }
 
 /// An image and what `cryo.json` says about it, if there is one.

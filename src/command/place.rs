@@ -1,10 +1,11 @@
 //! Which checkpoint a user means: a folder, or one in the store.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use cryo::policy::{NODE_FILE, NodeFile};
+use cryo::policy::NodeFile;
 use cryo::store::{Held, Store};
+
+use super::answer::node_file;
 
 /// The folder of an image. What is in the store stays there as long as this lives.
 #[derive(Debug)]
@@ -21,21 +22,19 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     pub(crate) fn open() -> Result<Shelf, String> {
-        let node = node();
-        let store = Store::open(&node.store().path).map_err(|error| error.to_string())?;
-        Ok(Shelf { store: store.with_copies_in(node.restore_folders()), node })
+        Shelf::of(node_file())
     }
 
     /// None if nobody has put anything there yet.
     pub(crate) fn if_there() -> Result<Option<Shelf>, String> {
-        if node().store().path.exists() { Shelf::open().map(Some) } else { Ok(None) }
+        let node = node_file();
+        if node.store().path.exists() { Shelf::of(node).map(Some) } else { Ok(None) }
     }
-}
 
-fn node() -> NodeFile {
-    NodeFile::read_or_default(Path::new(NODE_FILE), |error| {
-        let _ = writeln!(io::stderr(), "cryo: {error}; the built-in defaults hold instead");
-    })
+    fn of(node: NodeFile) -> Result<Shelf, String> {
+        let store = Store::open(&node.store().path).map_err(|error| error.to_string())?;
+        Ok(Shelf { store: store.with_copies_in(node.restore_folders()), node })
+    }
 }
 
 /// Turns what a user has typed into a place: a path if it looks like one or is one, otherwise
@@ -45,7 +44,8 @@ pub(crate) fn find(text: &Path) -> Result<Place, String> {
         Ok(metadata) if metadata.is_dir() => return Ok(Place { folder: text.to_owned(), held: None }),
         Ok(_) => return Err(format!("{} is no folder: give the folder of a checkpoint", text.display())),
         Err(error) if text.components().count() != 1 || text.is_absolute() => {
-            return Err(format!("can't look into {}: {error}", text.display()));
+            let text = text.display();
+            return Err(format!("can't look into {text}: {error}; cryo ls shows what the store has"));
         }
         Err(_) => {}
     }

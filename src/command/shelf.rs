@@ -1,14 +1,14 @@
 //! `cryo ls`, `cryo rm` and `cryo store`: what is kept on this node.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
+use cryo::checkpoint::manifest::now;
 use cryo::store::{Checked, Damaged, Entry, Id, Pruned, Record, Store};
 use serde::Serialize;
 
+use super::answer::{complain, finish, say, time};
 use super::place::Shelf;
 use super::progress::Bar;
 use super::table::{Table, count, plain, size};
@@ -159,9 +159,7 @@ fn words(checked: &Checked) -> String {
 }
 
 fn prune(shelf: &Shelf) -> Result<ExitCode, String> {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    let pruned = shelf.store.prune(&shelf.node.store().limits, now).map_err(|error| error.to_string())?;
+    let pruned = shelf.store.prune(&shelf.node.store().limits, now()).map_err(|error| error.to_string())?;
     say(&told(&pruned));
     Ok(ExitCode::SUCCESS)
 }
@@ -220,9 +218,7 @@ fn in_words(entries: &[Entry], damaged: &[Damaged]) -> String {
     const NUMBERS: &[usize] = &[4, 5];
     let mut table = Table::new(&["NAME", "ID", "CONTAINER", "TAKEN", "SIZE", "ON DISK", ""], NUMBERS);
     for Entry { record, bytes: stored, .. } in entries {
-        let taken = taken_at(record)
-            .and_then(|taken| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(taken)));
-        let taken = taken.map(|taken| humantime::format_rfc3339_seconds(taken).to_string());
+        let taken = taken_at(record).and_then(time);
         table.row([
             record.name.clone().unwrap_or_else(|| "-".to_owned()),
             record.id.to_string(),
@@ -253,22 +249,4 @@ fn bytes(record: &Record) -> u64 {
 
 fn called(record: &Record) -> &str {
     record.name.as_deref().unwrap_or(record.id.as_str())
-}
-
-/// A reader that has seen enough is no failure.
-pub(crate) fn say(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
-}
-
-pub(crate) fn complain(text: &str) {
-    let _ = writeln!(io::stderr(), "cryo: {text}");
-}
-
-/// For those who ask by a script: not the answer "no".
-pub(crate) fn finish(done: Result<ExitCode, String>) -> ExitCode {
-    const NO_ANSWER: u8 = 2;
-    done.unwrap_or_else(|error| {
-        complain(&error);
-        ExitCode::from(NO_ANSWER)
-    })
 }

@@ -10,9 +10,9 @@ use cryo::archive::{self, Compression, Imported, Limits, Source};
 use cryo::checkpoint::image::Image;
 use cryo::store::{Description, Wish};
 
+use super::answer::{finish, say};
 use super::place::{self, Shelf};
 use super::progress::Bar;
-use super::shelf::{finish, say};
 
 /// What stands for standard input and output.
 const STREAM: &str = "-";

@@ -71,25 +71,34 @@ fn text(kind: &str, hash: &[u8]) -> String {
 pub fn of_file(path: &Path) -> Result<String, Error> {
     let file = open_plain(path)?;
     is_read_once(&file);
-    let mut digester = Digester::default();
+    of(&file, Digester::default(), |_| {}).map_err(reading(path))
+}
+
+/// The digest of a whole file. Tells how many bytes were read, each time some were.
+pub fn of(file: &File, mut digester: Digester, mut progress: impl FnMut(u64)) -> io::Result<String> {
     let mut piece = vec![0; PIECE];
     let mut offset = 0;
     loop {
-        let got = read_some(&file, path, &mut piece, offset)?;
+        let got = read_at(file, &mut piece, offset)?;
         if got == 0 {
             return Ok(digester.finish());
         }
         digester.update(&piece[..got]);
         offset += got as u64;
+        progress(got as u64);
     }
 }
 
 /// As much as there is, but at the end of a file nothing.
 pub(super) fn read_some(file: &File, path: &Path, bytes: &mut [u8], offset: u64) -> Result<usize, Error> {
+    read_at(file, bytes, offset).map_err(reading(path))
+}
+
+fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     loop {
         match file.read_at(bytes, offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result.map_err(reading(path)),
+            result => return result,
         }
     }
 }
@@ -111,6 +120,10 @@ mod tests {
         let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha.finish(), abc);
         assert!(Digester::like("md5:00").is_none());
+        fs::write(&path, "abc").unwrap();
+        let mut read = 0;
+        let same = of(&File::open(&path).unwrap(), Digester::like(abc).unwrap(), |count| read += count);
+        assert_eq!((same.unwrap().as_str(), read), (abc, 3));
     }
 
     #[test]

@@ -2,14 +2,13 @@
 //! digest made on the way, and never longer than it has to be.
 
 use std::fs::{self, File};
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::digest::Digester;
 use super::file::{create, unfinished};
-use super::zeros::is_zero;
-use super::{Error, Expected, PAGE, damaged, writing};
+use super::zeros;
+use super::{Error, Expected, damaged, writing};
 
 pub(super) struct Output {
     path: PathBuf,
@@ -50,7 +49,7 @@ impl Output {
         }
         self.digester.update(bytes);
         if let Some(file) = &self.file {
-            for span in spans(bytes) {
+            for span in zeros::data(bytes) {
                 let offset = self.written + span.start as u64;
                 file.write_all_at(&bytes[span], offset).map_err(writing(&self.path))?;
             }
@@ -74,19 +73,6 @@ impl Output {
     }
 }
 
-/// Where pages are that aren't zero: neighbours are written together.
-fn spans(bytes: &[u8]) -> Vec<Range<usize>> {
-    let mut spans: Vec<Range<usize>> = Vec::new();
-    for (number, page) in bytes.chunks(PAGE).enumerate().filter(|(_, page)| !is_zero(page)) {
-        let start = number * PAGE;
-        match spans.last_mut() {
-            Some(last) if last.end == start => last.end += page.len(),
-            _ => spans.push(start..start + page.len()),
-        }
-    }
-    spans
-}
-
 impl Drop for Output {
     fn drop(&mut self) {
         if self.file.is_some() {
@@ -99,6 +85,7 @@ impl Drop for Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pages::PAGE;
     use std::os::unix::fs::MetadataExt;
 
     fn expected(content: &[u8]) -> Expected {

@@ -56,6 +56,19 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
         && rest.iter().all(|byte| *byte == 0)
 }
 
+/// Where pages are that aren't zero: neighbours come together.
+pub(crate) fn data(bytes: &[u8]) -> Vec<Range<usize>> {
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    for (number, page) in bytes.chunks(PAGE).enumerate().filter(|(_, page)| !is_zero(page)) {
+        let start = number * PAGE;
+        match spans.last_mut() {
+            Some(last) if last.end == start => last.end += page.len(),
+            _ => spans.push(start..start + page.len()),
+        }
+    }
+    spans
+}
+
 /// Turns zeros into holes; what is read from the file stays the same. Tells how many bytes
 /// they are: none where the file system has no holes.
 ///

@@ -201,17 +201,20 @@ impl NodeFile {
     /// The folder that an annotation names, if the node file at `path` allows it: where it
     /// really is, whatever links lead there.
     pub fn restore_source(path: &Path, named: &Path) -> Result<PathBuf, NotAllowed> {
-        if is_name(named) {
-            return stored(path, named);
-        }
-        if !named.is_absolute() || named.components().any(|part| part == Component::ParentDir) {
+        let by_name = is_name(named);
+        let leaves = named.components().any(|part| part == Component::ParentDir);
+        if !by_name && (!named.is_absolute() || leaves) {
             return Err(NotAllowed::Relative(named.to_owned()));
         }
         let node = NodeFile::read(path)?;
         if node.denies(RESTORE_FROM) {
             return Err(NotAllowed::Denied(path.to_owned()));
         }
-        let allowed = node.restore_from;
+        if by_name { node.stored(path, named) } else { node.allowed(path, named) }
+    }
+
+    fn allowed(&self, path: &Path, named: &Path) -> Result<PathBuf, NotAllowed> {
+        let allowed = &self.restore_from;
         let elsewhere = || NotAllowed::Elsewhere { path: named.to_owned(), file: path.to_owned() };
         // Who may not restore from there isn't told what is there.
         if !allowed.iter().any(|folder| named.starts_with(folder)) {
@@ -228,25 +231,21 @@ impl NodeFile {
         let mode = fs::metadata(&real).map_err(missing)?.mode();
         if mode & 0o077 == 0 { Ok(real) } else { Err(NotAllowed::Open(named.to_owned())) }
     }
+
+    /// One in the store, if its folder is one of those that are allowed.
+    fn stored(&self, path: &Path, named: &Path) -> Result<PathBuf, NotAllowed> {
+        let root = &self.store.path;
+        if !self.restore_from.iter().any(|folder| root.starts_with(folder)) {
+            let (store, path, file) = (root.clone(), named.to_owned(), path.to_owned());
+            return Err(NotAllowed::NotStored { path, store, file });
+        }
+        let entry = Store::open(root).and_then(|store| store.find(&named.to_string_lossy()));
+        Ok(entry?.folder)
+    }
 }
 
 fn is_name(named: &Path) -> bool {
     matches!(named.components().collect::<Vec<_>>()[..], [Component::Normal(_)])
-}
-
-/// One in the store, if its folder is one of those that are allowed.
-fn stored(path: &Path, named: &Path) -> Result<PathBuf, NotAllowed> {
-    let node = NodeFile::read(path)?;
-    if node.denies(RESTORE_FROM) {
-        return Err(NotAllowed::Denied(path.to_owned()));
-    }
-    let root = &node.store.path;
-    if !node.restore_from.iter().any(|folder| root.starts_with(folder)) {
-        let (store, path, file) = (root.clone(), named.to_owned(), path.to_owned());
-        return Err(NotAllowed::NotStored { path, store, file });
-    }
-    let entry = Store::open(root).and_then(|store| store.find(&named.to_string_lossy()));
-    Ok(entry?.folder)
 }
 
 fn usual(defaults: &BTreeMap<String, toml::Value>) -> Result<Wishes, String> {

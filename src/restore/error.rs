@@ -44,18 +44,10 @@ pub enum Error {
     Hold(io::Error),
     #[error("cannot restore: the container is back but not in its own cgroup: {0}")]
     Cgroup(String),
-    #[error("cannot restore: what was in shared memory can't be put back at {0}: {remedy}set the annotation cryo.shm=leave", remedy = room(.0))]
+    #[error("cannot restore: what was in shared memory can't be put back at {0}: {remedy}set the annotation cryo.shm=leave", remedy = if .0.is_full() { "give the mount the original's size, or " } else { "" })]
     Shm(#[from] crate::shm::Error),
     #[error(
         "cannot restore: the seccomp filter can't be kept in the bundle for processes that are added later: {0}: make room on its disk"
     )]
     Filter(io::Error),
-}
-
-fn room(error: &crate::shm::Error) -> &'static str {
-    if error.source.kind() == io::ErrorKind::StorageFull {
-        "give the mount the original's size, or "
-    } else {
-        ""
-    }
 }

@@ -1,5 +1,6 @@
 //! From an image into a folder: all of it, or nothing.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,8 +24,9 @@ const THEIRS: [Errno; 4] = [Errno::EXIST, Errno::NOTDIR, Errno::LOOP, Errno::XDE
 /// What was made in a folder.
 pub(super) struct Placed {
     folder: OwnedFd,
-    /// Each with its number: by its name it may be somebody else's by now.
-    made: Vec<(PathBuf, u64)>,
+    /// Each with its number: by its name it may be somebody else's by now. What is in a folder
+    /// comes after it.
+    made: BTreeMap<PathBuf, u64>,
 }
 
 pub(super) fn tree(folder: OwnedFd, image: &Path, name: &str, limits: &Limits) -> io::Result<Placed> {
@@ -33,7 +35,7 @@ pub(super) fn tree(folder: OwnedFd, image: &Path, name: &str, limits: &Limits) -
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         opened => Some(opened?),
     };
-    let mut placed = Placed { folder, made: Vec::new() };
+    let mut placed = Placed { folder, made: BTreeMap::new() };
     let mut load = || {
         while let Some(entry) = next(&mut list)? {
             limits.check()?;
@@ -95,7 +97,7 @@ impl Placed {
             Kind::Link { to } => {
                 let first = decoded(to);
                 // Only if the first name is one that was made here.
-                if !self.made.iter().any(|(made, _)| *made == first) {
+                if !self.made.contains_key(&first) {
                     return Ok(());
                 }
                 let (of_first, first) = place(&self.folder, &first)?;
@@ -111,7 +113,7 @@ impl Placed {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat2(&above, name, flags, Mode::empty(), WITHIN.difference(NO_LINKS))?;
         let found = fstat(&opened)?;
-        self.made.push((path, found.st_ino));
+        self.made.insert(path, found.st_ino);
         let kind = FileType::from_raw_mode(found.st_mode);
         // Whoever has put something else there meanwhile keeps it as it is.
         match (&entry.kind, kind) {
@@ -132,7 +134,7 @@ impl Placed {
         content: Option<&File>,
         limits: &Limits,
     ) -> io::Result<()> {
-        self.made.push((path, fstat(&made)?.st_ino));
+        self.made.insert(path, fstat(&made)?.st_ino);
         let Kind::File { size, pieces } = &entry.kind else { return Ok(()) };
         ftruncate(&made, *size)?;
         for piece in pieces {

@@ -26,12 +26,21 @@ const LONGEST_PATH: usize = 4095;
 pub(super) fn tree(folder: OwnedFd, image: &Path, name: &str, limits: &Limits) -> io::Result<bool> {
     let found = fstatfs(&folder)?;
     let most = found.f_blocks.saturating_mul(u64::try_from(found.f_bsize).unwrap_or_default());
-    let mut saving =
-        Saving { folder, list: None, count: 0, names: HashMap::new(), content: None, end: 0, most, limits };
-    let (list, content) = (list_of(image, name), content_of(image, name));
+    let mut saving = Saving {
+        folder,
+        list: None,
+        list_at: list_of(image, name),
+        count: 0,
+        names: HashMap::new(),
+        content: None,
+        content_at: content_of(image, name),
+        end: 0,
+        most,
+        limits,
+    };
     let mut left = vec![PathBuf::new()];
     while let Some(path) = left.pop() {
-        saving.folder(&path, &mut left, &list, &content)?;
+        saving.folder(&path, &mut left)?;
     }
     let Some(mut list) = saving.list else { return Ok(false) };
     list.flush()?;
@@ -40,11 +49,14 @@ pub(super) fn tree(folder: OwnedFd, image: &Path, name: &str, limits: &Limits) -
 
 struct Saving<'a> {
     folder: OwnedFd,
+    /// Made when there is something to put there.
     list: Option<BufWriter<File>>,
+    list_at: PathBuf,
     count: usize,
     /// Of files that have several, the first.
     names: HashMap<u64, String>,
     content: Option<File>,
+    content_at: PathBuf,
     /// Of what is in it.
     end: u64,
     /// All that can be there at once.
@@ -53,13 +65,7 @@ struct Saving<'a> {
 }
 
 impl Saving<'_> {
-    fn folder(
-        &mut self,
-        path: &Path,
-        left: &mut Vec<PathBuf>,
-        list: &Path,
-        content: &Path,
-    ) -> io::Result<()> {
+    fn folder(&mut self, path: &Path, left: &mut Vec<PathBuf>) -> io::Result<()> {
         // From the top, as it will be opened at a restore.
         let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let opened = match openat2(&self.folder, here, FOLDER, Mode::empty(), WITHIN) {
@@ -77,23 +83,17 @@ impl Saving<'_> {
             if path.as_os_str().len() > LONGEST_PATH {
                 continue;
             }
-            let Some((found, kind)) = self.entry(&opened, name, &path, content)? else { continue };
+            let Some((found, kind)) = self.entry(&opened, name, &path)? else { continue };
             if matches!(kind, Kind::Folder) {
                 left.push(path.clone());
             }
-            self.note(&path, &found, kind, list)?;
+            self.note(&path, &found, kind)?;
         }
         Ok(())
     }
 
     /// None if it is gone, or nothing that can be kept; sockets are CRIU's.
-    fn entry(
-        &mut self,
-        above: &OwnedFd,
-        name: &OsStr,
-        path: &Path,
-        content: &Path,
-    ) -> io::Result<Option<(Stat, Kind)>> {
+    fn entry(&mut self, above: &OwnedFd, name: &OsStr, path: &Path) -> io::Result<Option<(Stat, Kind)>> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = match openat2(above, name, flags, Mode::empty(), WITHIN.difference(NO_LINKS)) {
             Err(error) if CHANGED.contains(&error) => return Ok(None),
@@ -114,7 +114,7 @@ impl Saving<'_> {
                         self.names.insert(found.st_ino, encoded(path.as_os_str().as_bytes()));
                     }
                     let size = found.st_size.unsigned_abs();
-                    Kind::File { size, pieces: self.pieces(&File::open(itself(&opened))?, size, content)? }
+                    Kind::File { size, pieces: self.pieces(&File::open(itself(&opened))?, size)? }
                 }
             },
             _ => return Ok(None),
@@ -122,7 +122,7 @@ impl Saving<'_> {
         Ok(Some((found, kind)))
     }
 
-    fn note(&mut self, path: &Path, found: &Stat, kind: Kind, list: &Path) -> io::Result<()> {
+    fn note(&mut self, path: &Path, found: &Stat, kind: Kind) -> io::Result<()> {
         self.count += 1;
         if self.count > MOST_ENTRIES {
             return Err(io::Error::other(format!("it has more than {MOST_ENTRIES} files")));
@@ -137,14 +137,14 @@ impl Saving<'_> {
         };
         let list = match &mut self.list {
             Some(list) => list,
-            none => none.insert(BufWriter::new(File::create(list)?)),
+            none => none.insert(BufWriter::new(File::create(&self.list_at)?)),
         };
         serde_json::to_writer(&mut *list, &entry)?;
         list.write_all(b"\n")
     }
 
     /// Of what was there when it was opened.
-    fn pieces(&mut self, file: &File, size: u64, content: &Path) -> io::Result<Vec<Piece>> {
+    fn pieces(&mut self, file: &File, size: u64) -> io::Result<Vec<Piece>> {
         let mut pieces = Vec::new();
         let mut at = 0;
         while at < size {
@@ -163,7 +163,7 @@ impl Saving<'_> {
             }
             let to = match &self.content {
                 Some(to) => to,
-                None => self.content.insert(File::create(content)?),
+                None => self.content.insert(File::create(&self.content_at)?),
             };
             copy((file, from), (to, self.end), length, self.limits)?;
             pieces.push(Piece { from, length, at: self.end });

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Mode, mknodat};
@@ -154,6 +155,11 @@ fn depth_is_no_danger_and_what_is_too_deep_stays_behind() {
     let (image, new) = (saved(&folder), tempdir().unwrap());
     load(&opened(&new), image.path()).unwrap();
     assert!(new.path().join("d/d/d/d").is_dir());
+    for folder in [folder, new] {
+        // What the folders' own end would do opens all of them at once.
+        let removed = Command::new("rm").arg("-rf").arg(folder.path()).status().unwrap();
+        assert!(removed.success());
+    }
 }
 
 #[test]

@@ -8,11 +8,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::Error;
-use super::digest::{self, Kind};
 use super::error::brief;
 use super::record::{self, Content};
 use crate::checkpoint::manifest::Manifest;
 use crate::criu::images;
+use crate::pages::digest::{self, Digester};
 
 /// Digests that nobody knows are made from the files.
 pub(super) fn complete(
@@ -32,7 +32,7 @@ pub(super) fn complete(
             let noted = manifest.as_ref().and_then(|manifest| manifest.digests.get(&name));
             let digest = match known.get(&name).or(noted) {
                 Some(digest) => digest.clone(),
-                None => digest::of(&file, Kind::Blake3, |_| {})?,
+                None => digest::of(&file, Digester::default(), |_| {})?,
             };
             file.set_permissions(fs::Permissions::from_mode(0o600))?;
             file.sync_all()?;

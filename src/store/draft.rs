@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ use super::lock::{How, Lock};
 use super::record::{self, Description, Record};
 use super::retention::Limits;
 use super::{Error, Id, PATIENCE, Size, Store, change, contents, disk};
+use crate::checkpoint::manifest::now;
 use crate::criu::images;
 
 /// What a new entry needs.
@@ -51,10 +52,8 @@ impl Store {
         self.clean()?;
         match self.reserve(wish, limits) {
             Err(full @ Error::Quota { .. }) => {
-                let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
                 // Whoever prunes already may not have come to what is in the way.
-                self.prune(limits, now).map_err(|error| match error {
+                self.prune(limits, now()).map_err(|error| match error {
                     Error::Pruning { .. } => full,
                     error => error,
                 })?;

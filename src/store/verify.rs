@@ -7,11 +7,11 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use super::digest::{self, Kind};
 use super::entry::Held;
 use super::lock::Lock;
 use super::record::{self, Content};
 use super::{Error, disk};
+use crate::pages::digest::{self, Digester};
 
 /// Beside a file's place: the file is put together from packs.
 pub const RECIPE: &str = ".recipe";
@@ -100,7 +100,7 @@ fn check(file: &File, content: &Content, progress: impl FnMut(u64)) -> io::Resul
     if metadata.len() != content.size {
         return Ok(Checked::Size { is: metadata.len(), was: content.size });
     }
-    let Some(kind) = Kind::of(&content.digest) else { return Ok(Checked::UnknownDigest) };
-    let same = digest::of(file, kind, progress)? == content.digest;
+    let Some(digester) = Digester::like(&content.digest) else { return Ok(Checked::UnknownDigest) };
+    let same = digest::of(file, digester, progress)? == content.digest;
     Ok(if same { Checked::Good } else { Checked::Changed })
 }

@@ -17,8 +17,9 @@ const SINGLE: [&str; 6] = ["pid", "user", "ipc", "uts", "cgroup", "time"];
 const OF_THREADS: [&str; 3] = ["net", "mnt", "uts"];
 
 /// A process of the container that could be dumped and never restored, if there is one: it
-/// lives in another time than the first process. A restored container has a time namespace of its own; runc before 1.2.7 doesn't
-/// put processes into it that are added by exec, and one of them may have left a child behind.
+/// lives in another time than the first process. A restored container has a time namespace of
+/// its own; runc before 1.2.7 doesn't put processes into it that are added by exec, and one of
+/// them may have left a child behind.
 fn out_of_time(init: u32, family: &[Process]) -> Option<&Process> {
     let own = namespace(init, "time")?;
     if own == fs::read_link("/proc/self/ns/time").ok()? {
@@ -201,6 +202,23 @@ mod tests {
         assert_eq!((found[0].what, found[0].blocks), (What::LostLeader, true));
     }
 
+    /// Judges while a thread of this process has a network of its own. Only root may have
+    /// that, and only root runs the rest of these tests too.
+    fn in_another_network(judge: impl FnOnce(u32)) {
+        let (left, has_left) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let own = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+            left.send(crate::sys::leave_network().is_ok().then_some(own)).unwrap();
+            let _ = ends.recv();
+        });
+        if let Some(thread) = has_left.recv().unwrap() {
+            judge(thread);
+        }
+        drop(end);
+        thread.join().unwrap();
+    }
+
     #[test]
     fn processes_of_one_world_are_no_finding() {
         let child = sleeper();
@@ -212,21 +230,12 @@ mod tests {
 
     #[test]
     fn a_thread_in_a_world_of_its_own_blocks() {
-        let (left, has_left) = std::sync::mpsc::channel();
-        let (end, ends) = std::sync::mpsc::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            // Only root may, and only root runs the rest of these tests too.
-            left.send(crate::sys::leave_network().is_ok()).unwrap();
-            let _ = ends.recv();
-        });
-        let own = std::process::id();
-        if has_left.recv().unwrap() {
+        in_another_network(|_| {
+            let own = std::process::id();
             let found = stray_thread(&family(own, &[own])[0]).unwrap();
             assert_eq!((found.what, found.blocks), (What::NestedNamespace, true));
             assert!(found.place.starts_with("net, of thread "), "{}", found.place);
-        }
-        drop(end);
-        thread.join().unwrap();
+        });
     }
 
     #[test]
@@ -247,17 +256,12 @@ mod tests {
         let ours = Process { pid: std::process::id(), ..Process::default() };
         let all = [("uts", Some(true)), ("mount", Some(true)), ("pid", None), ("ipc", Some(false))];
         assert_eq!(astray(&ours, &all), []);
-        // Only root may, and only root runs the rest of these tests too.
-        let Ok(mut other) = std::process::Command::new("unshare").args(["--uts", "sleep", "100"]).spawn()
-        else {
-            return;
-        };
-        let its = Process { pid: other.id(), ..Process::default() };
-        let found = until(|| astray(&its, &all).pop());
-        assert_eq!((found.what, found.blocks), (What::OtherNamespace, true));
-        assert_eq!(found.place, "uts: its own instead of the host's");
-        other.kill().unwrap();
-        other.wait().unwrap();
+        in_another_network(|thread| {
+            let its = Process { pid: thread, ..Process::default() };
+            let found = astray(&its, &[("net", Some(true))]).pop().unwrap();
+            assert_eq!((found.what, found.blocks), (What::OtherNamespace, true));
+            assert_eq!(found.place, "net: its own instead of the host's");
+        });
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use cryo::checkpoint::manifest::{Manifest, Network};
 use cryo::criu;
 
 use super::limits;
+use crate::command::answer::time;
 use crate::command::table::{count, plain, size};
 use crate::contents::Contents;
 
@@ -34,8 +34,7 @@ fn foreign(folder: &Path) -> Vec<(&'static str, String)> {
 }
 
 fn ours(folder: &Path, manifest: &Manifest) -> Vec<(&'static str, String)> {
-    let taken = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(manifest.taken_at));
-    let taken = taken.map(|taken| humantime::format_rfc3339_seconds(taken).to_string()).unwrap_or_default();
+    let taken = time(manifest.taken_at).unwrap_or_default();
     let left = if manifest.left_running { "left running" } else { "stopped by it" };
     let bytes = manifest.files.values().fold(0u64, |sum, size| sum.saturating_add(*size));
     let files = count(manifest.files.len(), "file", "files");
