@@ -1,5 +1,6 @@
 //! Docker as its users have it: the real client talking to the slot's dockerd.
 
+mod api;
 mod attached;
 mod container;
 mod daemon;
@@ -8,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use api::Api;
 pub(crate) use attached::Attached;
 pub(crate) use container::Container;
 pub(crate) use daemon::Dockerd;
+use serde_json::Value;
 
 use super::bench::Bench;
 use super::failure::{During, Failure, Outcome};
@@ -21,6 +24,8 @@ use super::wait::patient;
 pub(crate) const IMAGE: &str = "guest";
 /// Real programs; big, so it stays once it is there.
 pub(super) const WORKLOADS: &str = "workloads";
+/// Images that outlast a trial.
+const STAYING: [&str; 2] = [IMAGE, WORKLOADS];
 /// A container image with them, which `tests/host/host` makes.
 const WORKLOADS_TAR: &str = "/workloads.tar";
 
@@ -94,7 +99,7 @@ impl<'b> Docker<'b> {
     /// One of a real program.
     #[track_caller]
     pub(crate) fn run_workload(&self, options: &[&str], command: &[&str]) -> Outcome<Container<'_>> {
-        if self.call(&["images", "--quiet", WORKLOADS])?.is_empty() {
+        if self.api().get(&format!("/images/{WORKLOADS}/json")).is_err() {
             self.call(&["import", WORKLOADS_TAR, WORKLOADS])?;
         }
         self.make(WORKLOADS, &["run", "-d"], options, command)
@@ -142,18 +147,24 @@ impl<'b> Docker<'b> {
         self.bench.slot.dockerd().expect("a scenario with Docker has a slot with Docker")
     }
 
+    fn api(&self) -> Api<'_> {
+        Api(&self.bench.slot)
+    }
+
     /// Removes all that a trial may have made.
     pub(crate) fn tidy(&self) -> Outcome {
-        let all = self.call(&["ps", "--all", "--quiet"])?;
-        let all: Vec<&str> = all.split_whitespace().collect();
-        if !all.is_empty() {
-            self.call(&[&["rm", "--force", "--volumes"], &all[..]].concat())?;
+        let api = self.api();
+        for container in list(&api.get("/containers/json?all=true")?) {
+            api.delete(&format!("/containers/{}?force=true&v=true", id(container)))?;
         }
-        self.call(&["network", "prune", "--force"])?;
-        self.call(&["volume", "prune", "--all", "--force"])?;
-        let images = self.call(&["images", "--format", "{{.Repository}}"])?;
-        for other in images.lines().filter(|name| ![IMAGE, WORKLOADS].contains(name)) {
-            self.call(&["rmi", "--force", other])?;
+        api.post("/networks/prune")?;
+        // Named ones too: {"all": ["true"]}.
+        api.post("/volumes/prune?filters=%7B%22all%22:%5B%22true%22%5D%7D")?;
+        let images = api.get("/images/json")?;
+        for tag in list(&images).flat_map(|image| list(&image["RepoTags"])).filter_map(Value::as_str) {
+            if !STAYING.iter().any(|name| tag.strip_prefix(name).is_some_and(|tag| tag.starts_with(':'))) {
+                api.delete(&format!("/images/{tag}?force=true"))?;
+            }
         }
         Ok(())
     }
@@ -161,9 +172,15 @@ impl<'b> Docker<'b> {
 
 /// Where the one layer of an image lies.
 pub(crate) fn layer_of(slot: &Slot, image: &str) -> Option<PathBuf> {
-    let format = "{{.GraphDriver.Data.UpperDir}}";
-    let output =
-        slot.command("docker").args(["image", "inspect", "--format", format, image]).output().ok()?;
-    let upper = String::from_utf8(output.stdout).ok()?;
-    Path::new(upper.trim()).parent().map(Path::to_owned)
+    let answer = Api(slot).get(&format!("/images/{image}/json")).ok()?;
+    let upper = answer["GraphDriver"]["Data"]["UpperDir"].as_str()?;
+    Path::new(upper).parent().map(Path::to_owned)
+}
+
+fn list(answer: &Value) -> impl Iterator<Item = &Value> {
+    answer.as_array().into_iter().flatten()
+}
+
+fn id(thing: &Value) -> &str {
+    thing["Id"].as_str().unwrap_or_default()
 }

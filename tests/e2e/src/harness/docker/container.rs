@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::super::cgroup;
 use super::super::failure::{Failure, Outcome, ensure_eq};
 use super::super::output::counted;
@@ -84,7 +86,13 @@ impl<'d> Container<'d> {
 
     #[track_caller]
     pub(crate) fn status(&self) -> Outcome<String> {
-        self.inspect(".State.Status")
+        Ok(self.state()?["Status"].as_str().unwrap_or_default().to_owned())
+    }
+
+    #[track_caller]
+    fn state(&self) -> Outcome<Value> {
+        let mut all = self.docker.api().get(&format!("/containers/{}/json", self.id))?;
+        Ok(all["State"].take())
     }
 
     #[track_caller]
@@ -102,7 +110,9 @@ impl<'d> Container<'d> {
 
     #[track_caller]
     pub(crate) fn pid(&self) -> Outcome<u32> {
-        Ok(self.inspect(".State.Pid")?.parse()?)
+        let state = self.state()?;
+        let pid = state["Pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        pid.ok_or_else(|| Failure::new(format!("no pid in {state}")))
     }
 
     /// Waits for its end, and tells the exit status.
@@ -120,7 +130,7 @@ impl<'d> Container<'d> {
     /// Stdout and stderr of all its lives.
     #[track_caller]
     pub(crate) fn logs(&self) -> Outcome<String> {
-        Ok(self.docker.try_call(&["logs", &self.name])?.1)
+        self.docker.api().logs(&self.id)
     }
 
     /// The numbers of a counting guest over all its lives, without gap and repeat.
@@ -132,7 +142,7 @@ impl<'d> Container<'d> {
     /// Waits for `more` lines beyond those that are in its log.
     #[track_caller]
     pub(crate) fn wait_for_counting(&self, more: usize) -> Outcome {
-        let lines = || Some(self.call(&["logs"]).ok()?.lines().count());
+        let lines = || Some(self.logs().ok()?.lines().count());
         let before = lines().unwrap_or_default();
         self.waited(&format!("{more} more lines"), || (lines()? >= before + more).then_some(()))
     }
@@ -147,7 +157,7 @@ impl<'d> Container<'d> {
     #[track_caller]
     pub(crate) fn wait_for_lines(&self, times: usize, line: &str) -> Outcome {
         self.waited(&format!("{line:?} {times} times"), || {
-            let text = self.call(&["logs"]).ok()?;
+            let text = self.logs().ok()?;
             let found = text.lines().filter(|found| found.trim_end_matches('\r') == line).count();
             (found >= times).then_some(())
         })

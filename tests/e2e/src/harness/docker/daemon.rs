@@ -13,6 +13,7 @@ use super::super::image;
 use super::super::slot::{BASE, Slot};
 use super::super::wait::eventually;
 use super::IMAGE;
+use super::api::Api;
 
 pub(crate) struct Dockerd(Mutex<Option<Child>>);
 
@@ -50,8 +51,7 @@ impl Dockerd {
         let config = slot.folder.join("daemon.json");
         let process = slot.start_daemon("dockerd", "--config-file", &config, slot.daemon().log()?)?;
         *self.running() = Some(process);
-        let answers = || slot.command("docker").arg("info").output().is_ok_and(|info| info.status.success());
-        eventually("dockerd answers", || answers().then_some(()))
+        eventually("dockerd answers", || Api(slot).answers().then_some(()))
     }
 
     pub(crate) fn ensure_running(&self, slot: &Slot) -> Outcome {
