@@ -371,4 +371,9 @@ pub(super) const CAUSES: &[Cause] = &[
         "an automounter's mount is in the container, its daemon isn't",
         "mount volumes from outside of autofs folders, with private propagation",
     ),
+    cause(
+        &["Can't retrieve FD"],
+        "more descriptors are being handed over on this machine than a process's limit of open files allows",
+        "try again, or raise its limit (ulimit nofile)",
+    ),
 ];

@@ -1,5 +1,11 @@
 //! A container comes back into a cgroup of its own with the limits it was given.
 
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
 use super::{back, counting};
 use crate::harness::*;
 
@@ -8,6 +14,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         docker_scenario!(limits_of_its_cgroup_are_its_own),
         docker_scenario!(limits_changed_before_are_the_changed_ones),
         docker_scenario!(limits_of_its_processes_are_the_same),
+        docker_scenario!(descriptors_on_their_way_are_named),
         docker_scenario!(a_memory_limit_ends_it_still),
         docker_scenario!(a_cgroup_namespace_of_the_host_or_its_own_comes_back),
         docker_scenario!(it_becomes_healthy_again),
@@ -40,12 +47,29 @@ fn limits_changed_before_are_the_changed_ones(docker: &Docker<'_>) -> Outcome {
 }
 
 fn limits_of_its_processes_are_the_same(docker: &Docker<'_>) -> Outcome {
-    let container = counting(docker, &["--ulimit", "nofile=99:199", "--ulimit", "core=0"])?;
+    let container = counting(docker, &["--ulimit", "nofile=999:1999", "--ulimit", "core=0"])?;
     let limits = || container.exec(&["cat", "/proc/1/limits"]);
     let before = limits()?;
     container.come_back("one")?;
     ensure_eq!(limits()?, before, "its limits");
-    ensure_eq!(container.shell("ulimit -n")?, "99\n", "the limit of an added process");
+    ensure_eq!(container.shell("ulimit -n")?, "999\n", "the limit of an added process");
+    container.rm()
+}
+
+/// As the kernel counts them for each user: many checkpoints at once hand over many.
+fn descriptors_on_their_way_are_named(docker: &Docker<'_>) -> Outcome {
+    let container = counting(docker, &["--ulimit", "nofile=40"])?;
+    let (one, other) = UnixStream::pair()?;
+    for _ in 0..50 {
+        let passed = [ControlMessage::ScmRights(&[one.as_raw_fd()])];
+        sendmsg::<()>(one.as_raw_fd(), &[IoSlice::new(b"x")], &passed, MsgFlags::empty(), None)?;
+    }
+    let refusal = docker.refusal(&["checkpoint", "create", &container.name, "one"])?;
+    ensure!(refusal.contains("limit of open files"), "{refusal}");
+    container.is_well()?;
+    drop((one, other));
+    container.come_back("one")?;
+    container.is_well()?;
     container.rm()
 }
 
