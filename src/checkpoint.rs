@@ -6,8 +6,10 @@
 //! run on, we thaw it, and nothing of the attempt is left but its log.
 
 mod container;
+mod destination;
 pub mod image;
 pub mod injected;
+mod kept;
 pub mod manifest;
 pub mod preflight;
 pub mod seal;
@@ -32,8 +34,9 @@ use crate::restore::{forget_daemons_copy, note_daemons_copy};
 use crate::rights::Granted;
 use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
 use crate::shm;
+use crate::store;
 pub use container::Container;
-use image::Staging;
+use destination::{Destination, Shelf};
 use injected::Injected;
 use manifest::Manifest;
 use preflight::Look;
@@ -92,6 +95,8 @@ pub enum Error {
         remedy = if .0.is_full() { "make room, or " } else { "" }
     )]
     Shm(#[from] shm::Error),
+    #[error("cannot checkpoint the container: {0}")]
+    Store(store::Error),
     #[error("cannot keep the checkpoint's files in {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
@@ -127,26 +132,39 @@ async fn take_if_possible(
     look.one_network = version.flavour == Flavour::Runc;
     look.image = Some(request.image.clone());
     let keeps_shm = request.policy.keeps_shm();
+    let shelf = Shelf::of(request, subject);
+    if let Some(shelf) = &shelf {
+        look.image = Some(shelf.root().to_owned());
+    }
     let judged = aside(move || {
         let injected = injected::of_container(pid, &spec);
         look.bound = Some(injected::points(&spec, &injected));
         look.besides = if keeps_shm { shm::bytes(&spec) } else { 0 };
         look.granted = Some(Granted::of(&spec));
-        preflight::judge(&mut look, || cgroup.processes().unwrap_or_default()).map(|()| injected)
+        preflight::judge(&mut look, || cgroup.processes().unwrap_or_default()).map(|bytes| (injected, bytes))
     });
-    let injected = match timeout(LOOK_PATIENCE, judged).await {
+    let (injected, bytes) = match timeout(LOOK_PATIENCE, judged).await {
         Ok(judged) => judged?,
         Err(_) => {
             tracing::warn!("/proc gives no answer; CRIU has to find out by itself");
-            Vec::new()
+            (Vec::new(), 0)
         }
     };
+    let judged = Judged { injected, bytes, shelf };
     // If this shim dies, containerd's copy may still be written to while containerd
     // removes it. Once it is complete, it is containerd's.
     note_daemons_copy(&request.image, &subject.bundle);
-    let taken = take_into_place(container, request, version, options, hooks, injected, abort).await;
+    let taken = take_into_place(container, request, version, options, hooks, judged, abort).await;
     forget_daemons_copy(&subject.bundle);
     taken
+}
+
+/// What was seen before the container is touched.
+struct Judged {
+    injected: Vec<Injected>,
+    /// That the image will take at least.
+    bytes: u64,
+    shelf: Option<Shelf>,
 }
 
 async fn take_into_place(
@@ -155,40 +173,30 @@ async fn take_into_place(
     version: Version,
     options: criu::Options,
     hooks: &Hooks,
-    injected: Vec<Injected>,
+    judged: Judged,
     abort: &Abort,
 ) -> Result<(), Error> {
-    let subject = container.subject;
+    let Judged { injected, bytes, shelf } = judged;
     let target = request.image.clone();
-    let staging = aside(move || Staging::begin(&target)).await?;
+    let destination = aside(move || Destination::begin(&target, shelf.as_ref(), bytes)).await?;
+    let subject = container.subject;
     let attempt = async {
         let work = work_folder(subject, "checkpoint")?;
-        let hooks = hooks.of_image(staging.folder());
+        let hooks = hooks.of_image(destination.folder());
         let begun = Instant::now();
         let attempt = Attempt { container, request, version, options, hooks, injected, work, begun, abort };
-        attempt.run(staging.folder()).await
+        attempt.run(destination.folder()).await
     };
     match attempt.await {
         Ok(()) => {
-            let (target, namespace) = (request.image.clone(), subject.namespace.clone());
-            Ok(aside(move || publish(staging, &target, &namespace)).await?)
+            let namespace = subject.namespace.clone();
+            aside(move || destination.publish(&namespace)).await
         }
         Err(error) => {
-            aside(|| staging.discard()).await;
+            aside(|| destination.discard()).await;
             Err(error)
         }
     }
-}
-
-fn publish(staging: Staging, target: &Path, namespace: &str) -> Result<(), image::Error> {
-    staging.publish()?;
-    if is_temporary(target)
-        && let Err(error) = transit::mark(target, namespace)
-    {
-        // The image is good without.
-        tracing::warn!(%error, "a restore that follows at once may find its archive in containerd already");
-    }
-    Ok(())
 }
 
 struct Attempt<'a> {
@@ -232,7 +240,7 @@ impl Attempt<'_> {
         let Container { subject, paused, .. } = self.container;
         let work = &*self.work;
         let failed = |source| Error::Write { path: work.to_owned(), source };
-        let calls = self.hooks.listen(subject).map_err(failed)?;
+        let calls = self.hooks.listen(subject, None).map_err(failed)?;
         let asks = calls.place();
         let config = self.config(asks.is_some()).write(work).map_err(failed)?;
         self.describe(folder)?;

@@ -239,6 +239,7 @@ impl Container {
     }
 
     pub async fn checkpoint(&self, checkpoint: checkpoint::Request) -> Result<(), Error> {
+        let checkpoint = Box::new(checkpoint);
         self.ask(|reply| Request::Checkpoint { checkpoint, reply }).await
     }
 

@@ -6,6 +6,10 @@
 //! checkpoint ended it, so it would start afresh a tenth of a second later, and be found
 //! running from its beginning by whoever wants to restore it. The only thing a shim can do
 //! about it is to refuse that one start; Docker doesn't try again.
+//!
+//! A checkpoint travels through it twice, byte by byte and slowly. What it keeps may as well
+//! name one in the node's store; the folder it keeps that in is the store's to look at, since
+//! what is named there has to stay.
 
 use std::fs;
 use std::io;
@@ -21,6 +25,7 @@ use crate::policy::DOCKER;
 /// Files of every container's that Docker binds into it from the folder it keeps for it.
 const BOUND: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 const HOST_CONFIG: &str = "hostconfig.json";
+const CHECKPOINTS: &str = "checkpoints";
 /// Docker waits longer each time a container that ended soon is started again, up to a minute.
 const LONGEST_PAUSE: Duration = Duration::from_secs(75);
 
@@ -78,7 +83,18 @@ fn has_restart_policy(id: &str, bundle: &Path) -> bool {
     policy.is_ok_and(|policy| !matches!(policy.as_str(), "" | "no"))
 }
 
-/// Docker keeps it to itself, but the folder it keeps it in is known to the container.
+/// The folder that Docker has just made for a checkpoint of a container, and will unpack into
+/// what it gets; none if it was told to keep it somewhere else.
+pub(crate) fn new_checkpoint(namespace: &str, id: &str, bundle: &Path) -> Option<PathBuf> {
+    if namespace != DOCKER {
+        return None;
+    }
+    let all = fs::read_dir(folder(id, bundle).ok()?.join(CHECKPOINTS)).ok()?;
+    let is_empty = |folder: &PathBuf| fs::read_dir(folder).is_ok_and(|mut names| names.next().is_none());
+    let made = |folder: PathBuf| Some((fs::symlink_metadata(&folder).ok()?.modified().ok()?, folder));
+    all.flatten().map(|entry| entry.path()).filter(is_empty).filter_map(made).max().map(|(_, folder)| folder)
+}
+
 fn restart_policy(id: &str, bundle: &Path) -> io::Result<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -90,16 +106,20 @@ fn restart_policy(id: &str, bundle: &Path) -> io::Result<String> {
     struct Policy {
         name: String,
     }
+    let host: HostConfig = serde_json::from_slice(&fs::read(folder(id, bundle)?.join(HOST_CONFIG))?)?;
+    Ok(host.restart_policy.name)
+}
+
+/// Docker keeps what it knows to itself, but the folder it keeps it in is known to the container.
+fn folder(id: &str, bundle: &Path) -> io::Result<PathBuf> {
     let config: Value = serde_json::from_slice(&fs::read(bundle.join(CONFIG))?)?;
     let mounts = config["mounts"].as_array().into_iter().flatten();
     let bound = mounts.filter(|mount| BOUND.iter().any(|destination| mount["destination"] == *destination));
     // If the network is another container's, the files are, too; their folders are neighbours.
     let folder = bound
         .filter_map(|mount| Some(Path::new(mount["source"].as_str()?).parent()?.with_file_name(id)))
-        .find(|folder| folder.join(HOST_CONFIG).is_file())
-        .ok_or(io::ErrorKind::NotFound)?;
-    let host: HostConfig = serde_json::from_slice(&fs::read(folder.join(HOST_CONFIG))?)?;
-    Ok(host.restart_policy.name)
+        .find(|folder| folder.join(HOST_CONFIG).is_file());
+    folder.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 #[cfg(test)]
@@ -160,5 +180,19 @@ mod tests {
         note.set_modified(std::time::SystemTime::now() - LONGEST_PAUSE * 2).unwrap();
         assert!(stops.check(DOCKER, ID, false).is_ok());
         assert!(!stops.0.join(ID).exists());
+    }
+
+    #[test]
+    fn a_new_checkpoint_is_the_one_with_nothing_in_it() {
+        let (folder, bundle, _) = machine("no");
+        assert_eq!(new_checkpoint(DOCKER, ID, &bundle), None);
+        let all = folder.path().join(ID).join(CHECKPOINTS);
+        fs::create_dir_all(all.join("old")).unwrap();
+        fs::write(all.join("old/inventory.img"), "").unwrap();
+        assert_eq!(new_checkpoint(DOCKER, ID, &bundle), None);
+        fs::create_dir(all.join("new")).unwrap();
+        assert_eq!(new_checkpoint(DOCKER, ID, &bundle), Some(all.join("new")));
+        assert_eq!(new_checkpoint("k8s.io", ID, &bundle), None);
+        assert_eq!(new_checkpoint(DOCKER, "other", &bundle), None);
     }
 }

@@ -8,7 +8,7 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -17,6 +17,8 @@ use crate::bundle::Socket;
 use crate::container::Subject;
 use crate::criu;
 use crate::message;
+use crate::operation::aside;
+use crate::pages::{self, check::Check};
 use crate::policy::{Hook, Policy, Stage};
 use crate::runtime::hook;
 
@@ -51,6 +53,9 @@ pub struct Calls<'a> {
     subject: &'a Subject,
     socket: Option<Socket>,
     failed: OnceLock<Error>,
+    /// Of memory that CRIU is restoring; has to be done before anything runs.
+    check: Mutex<Option<Check>>,
+    damage: OnceLock<pages::Error>,
 }
 
 impl Hooks {
@@ -97,11 +102,12 @@ impl Hooks {
         hook::run(subject.runtime.reaper, command, &state, hook.timeout).await
     }
 
-    /// Ready for what CRIU will ask.
-    pub fn listen<'a>(&'a self, subject: &'a Subject) -> io::Result<Calls<'a>> {
-        let is_called = CALLED.iter().any(|stage| self.any_at(*stage));
+    /// Ready for what CRIU will ask. Nothing is resumed if a check finds damage.
+    pub fn listen<'a>(&'a self, subject: &'a Subject, check: Option<Check>) -> io::Result<Calls<'a>> {
+        let is_called = check.is_some() || CALLED.iter().any(|stage| self.any_at(*stage));
         let socket = is_called.then(|| Socket::listen(&subject.bundle, SOCKET)).transpose()?;
-        Ok(Calls { hooks: self, subject, socket, failed: OnceLock::new() })
+        let check = Mutex::new(check);
+        Ok(Calls { hooks: self, subject, socket, failed: OnceLock::new(), check, damage: OnceLock::new() })
     }
 }
 
@@ -135,6 +141,19 @@ impl Calls<'_> {
         self.failed.get().cloned()
     }
 
+    /// What the check has found.
+    pub fn damage(&mut self) -> Option<pages::Error> {
+        self.damage.take()
+    }
+
+    async fn await_check(&self) -> Result<(), pages::Error> {
+        let check = self.check.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match check {
+            Some(check) => aside(move || check.wait()).await,
+            None => Ok(()),
+        }
+    }
+
     async fn answer(&self, stream: UnixStream) -> io::Result<()> {
         let mut stream = BufReader::new(stream);
         let mut question = String::new();
@@ -144,6 +163,12 @@ impl Calls<'_> {
             return stream.write_all(&[GO_ON]).await;
         };
         // Without an answer CRIU gives up.
+        if stage == Stage::PostRestore
+            && let Err(damage) = self.await_check().await
+        {
+            let _ = self.damage.set(damage);
+            return Ok(());
+        }
         match self.hooks.run(stage, self.subject, pid.parse().ok()).await {
             Ok(()) => stream.write_all(&[GO_ON]).await,
             Err(error) => {

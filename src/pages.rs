@@ -13,8 +13,11 @@ mod output;
 pub mod pack;
 pub mod zeros;
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub(crate) use file::is_pages;
 
 /// What is compared, shared and punched; also where the kernel's own pages are bigger.
 pub const PAGE: usize = 4096;
@@ -46,10 +49,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// About a file of an image that is named already.
+    pub fn in_image(&self) -> String {
+        match self {
+            Error::Damaged { path, problem } => format!("{}: {problem}", name(path)),
+            Error::Read { path, source } => format!("{}: {source}", name(path)),
+            other => other.to_string(),
+        }
+    }
+
     pub fn is_no_space(&self) -> bool {
         let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
         matches!(self, Error::Write { source, .. } if full.contains(&source.kind()))
     }
+}
+
+fn name(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
 fn reading(path: &Path) -> impl Fn(io::Error) -> Error {

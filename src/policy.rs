@@ -57,6 +57,8 @@ pub struct Policy {
     wishes: Wishes,
     plugins: Option<PathBuf>,
     hooks: Vec<Hook>,
+    store: StoreSection,
+    restore_folders: Vec<PathBuf>,
 }
 
 impl Policy {
@@ -79,7 +81,8 @@ impl Policy {
             return Err(Error::Unlocked);
         }
         let hooks = node.chosen(wishes.hooks.as_deref().unwrap_or_default(), path)?;
-        Ok(Policy { wishes, plugins: node.plugins.clone(), hooks })
+        let (store, restore_folders) = (node.store().clone(), node.restore_folders().to_owned());
+        Ok(Policy { wishes, plugins: node.plugins.clone(), hooks, store, restore_folders })
     }
 
     /// What a checkpoint without options does. Docker means to stop the container, but tells
@@ -152,6 +155,16 @@ impl Policy {
     /// The node's programs that run at stages of it, in their order.
     pub fn hooks(&self) -> &[Hook] {
         &self.hooks
+    }
+
+    /// Where the node keeps checkpoints, and what it keeps there.
+    pub fn store(&self) -> &StoreSection {
+        &self.store
+    }
+
+    /// Where annotations may have containers restored from.
+    pub fn restore_folders(&self) -> &[PathBuf] {
+        &self.restore_folders
     }
 
     /// Where CRIU finds its plugins.

@@ -84,8 +84,8 @@ pub struct Restored {
 /// Checks the image and makes what the client may want to see before the restore.
 pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Result<Prepared, Error> {
     find_criu().map_err(Error::NoCriu)?;
-    let path = image.to_owned();
-    let image = aside(move || Image::open(&path)).await?;
+    let (path, root) = (image.to_owned(), policy.store().path.clone());
+    let image = aside(move || Image::find(&path, &root)).await?;
     let version = subject.runtime.version().await.map_err(Error::Runtime)?;
     let new = subject.clone();
     let (image, version, fit) = aside(move || -> Result<_, Error> {
@@ -199,7 +199,8 @@ impl Attempt {
         let (bundle, network) = (self.subject.bundle.clone(), self.network.as_ref().map(Network::place));
         aside(move || adapt::config(&bundle, terminal, network.as_deref())).await?;
         let view = self.view()?;
-        let calls = self.hooks.listen(&self.subject).map_err(Error::Hooks)?;
+        let check = self.image.check_memory()?;
+        let mut calls = self.hooks.listen(&self.subject, check).map_err(Error::Hooks)?;
         let asks = calls.place();
         let config = self
             .config(hold, asks.is_some())
@@ -228,6 +229,9 @@ impl Attempt {
         if result.is_err() {
             let work = work.to_owned();
             aside(move || remove_mount_yard(&work)).await;
+        }
+        if let Some(damage) = calls.damage() {
+            return Err(self.image.damaged(&damage.in_image()).into());
         }
         if let Some(error) = calls.failure() {
             // CRIU doesn't mind if a script fails at the last moment.

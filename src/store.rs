@@ -29,12 +29,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-pub use draft::{Draft, Wish};
+pub use draft::{Draft, Durable, Wish};
 pub use entry::{Damaged, Entry, Held};
 pub use error::Error;
 pub use id::Id;
 use lock::{Failure, How, Lock};
-pub use prune::{Pruned, Removed};
+pub use prune::{Pruned, Removed, await_pruning};
 pub use record::{Content, Description, Record};
 pub use size::Size;
 pub use verify::{Checked, RECIPE, Report};

@@ -1,12 +1,14 @@
 //! The system calls that no library wraps safely. The only file with `unsafe` in it.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use nix::libc;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use rustix::thread::UnshareFlags;
@@ -57,7 +59,7 @@ const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
 /// Whatever descriptors this process was started with, nothing it starts gets them.
 pub fn keep_descriptors_to_ourselves() {
     // SAFETY: no descriptor is closed, only marked; the kernel takes any range.
-    let marked = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, 3, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, CLOSE_RANGE_CLOEXEC) };
     // A kernel older than 5.11 can't, and a parent that cares marks them itself.
     let _ = marked;
 }
@@ -102,10 +104,17 @@ pub fn leave_users() -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }?)
 }
 
+/// Has the kernel write what of a file isn't on the disk yet, and doesn't wait for it.
+pub fn begin_writing_back(file: &File) -> io::Result<()> {
+    // SAFETY: it touches no memory of this process, and the descriptor is open.
+    let begun = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    if begun == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Makes a mount that is attached nowhere show other owners: those of a user namespace.
 pub fn map_owners(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Result<()> {
-    let attributes = nix::libc::mount_attr {
-        attr_set: nix::libc::MOUNT_ATTR_IDMAP,
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
         propagation: 0,
         userns_fd: namespace.as_raw_fd().cast_unsigned().into(),
@@ -113,27 +122,27 @@ pub fn map_owners(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> io::Resul
     // SAFETY: the path is an empty string, the structure outlives the call, and its
     // size is told.
     let result = unsafe {
-        nix::libc::syscall(
-            nix::libc::SYS_mount_setattr,
+        libc::syscall(
+            libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            nix::libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH,
             &raw const attributes,
-            size_of::<nix::libc::mount_attr>(),
+            size_of::<libc::mount_attr>(),
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-nix::ioctl_read_bad!(read_interface_flags, nix::libc::SIOCGIFFLAGS, nix::libc::ifreq);
-nix::ioctl_write_ptr_bad!(write_interface_flags, nix::libc::SIOCSIFFLAGS, nix::libc::ifreq);
+nix::ioctl_read_bad!(read_interface_flags, libc::SIOCGIFFLAGS, libc::ifreq);
+nix::ioctl_write_ptr_bad!(write_interface_flags, libc::SIOCSIFFLAGS, libc::ifreq);
 
 /// Brings the loopback interface of the current network namespace up.
 pub fn loopback_up() -> io::Result<()> {
     use rustix::net::{AddressFamily, SocketType};
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     // SAFETY: ifreq is plain old data; all zeroes is a valid value of it.
-    let mut request: nix::libc::ifreq = unsafe { std::mem::zeroed() };
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = *from as _;
     }
@@ -142,7 +151,7 @@ pub fn loopback_up() -> io::Result<()> {
     // fills in `ifru_flags`, the one union field these calls use.
     unsafe {
         read_interface_flags(fd, &mut request)?;
-        request.ifr_ifru.ifru_flags |= nix::libc::IFF_UP as i16;
+        request.ifr_ifru.ifru_flags |= libc::IFF_UP as i16;
         write_interface_flags(fd, &request)?;
     }
     Ok(())

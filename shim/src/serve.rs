@@ -12,6 +12,7 @@ use cryo::docker::Stops;
 use cryo::journal::Journal;
 use cryo::policy::NODE_FILE;
 use cryo::reaper::Reaper;
+use cryo::store;
 use cryo::sys;
 use cryo_protos::create_task;
 use cryo_protos::ttrpc::r#async::Server;
@@ -56,6 +57,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     }
     // Work that is still under way doesn't keep the process.
     runtime.shutdown_background();
+    // But what nobody needs any longer goes from the store.
+    store::await_pruning();
     result
 }
 

@@ -43,8 +43,7 @@ fn code(error: &Error) -> Code {
         Error::NotAllowed(
             NotAllowed::Elsewhere { .. } | NotAllowed::NotStored { .. } | NotAllowed::Denied(_),
         ) => Code::PERMISSION_DENIED,
-        Error::NotAllowed(NotAllowed::Store(store::Error::Unknown(_))) => Code::NOT_FOUND,
-        Error::NotAllowed(NotAllowed::Store(_)) => Code::FAILED_PRECONDITION,
+        Error::NotAllowed(NotAllowed::Store(error)) => of_store(error),
         Error::NotAllowed(NotAllowed::Unreadable { .. } | NotAllowed::Open(_)) => Code::FAILED_PRECONDITION,
         Error::NotAllowed(NotAllowed::Missing { .. }) => Code::NOT_FOUND,
         Error::Policy(policy::Error::NoHook { .. }) => Code::FAILED_PRECONDITION,
@@ -96,6 +95,17 @@ fn of_image(error: &image::Error) -> Code {
         | image::Error::Busy(_)
         | image::Error::Open(_) => Code::FAILED_PRECONDITION,
         image::Error::Damaged { .. } => Code::DATA_LOSS,
+        image::Error::Elsewhere { .. } | image::Error::Removed { .. } => Code::NOT_FOUND,
+        image::Error::Store { problem, .. } => of_store(problem),
+    }
+}
+
+fn of_store(error: &store::Error) -> Code {
+    match error {
+        store::Error::Unknown(_) => Code::NOT_FOUND,
+        store::Error::Full(_) | store::Error::Quota { .. } => Code::RESOURCE_EXHAUSTED,
+        store::Error::Damaged { .. } => Code::DATA_LOSS,
+        _ => Code::FAILED_PRECONDITION,
     }
 }
 
@@ -120,6 +130,7 @@ fn of_checkpoint(error: &checkpoint::Error) -> Code {
         | checkpoint::Error::Preflight(_)
         | checkpoint::Error::Execs(_) => Code::FAILED_PRECONDITION,
         checkpoint::Error::Shm(error) => of_io(error.source.kind()),
+        checkpoint::Error::Store(error) => of_store(error),
         checkpoint::Error::Write { source, .. } => of_io(source.kind()),
     }
 }

@@ -18,6 +18,7 @@ use super::manifest::{self, Manifest};
 use super::seal::is_sealed;
 use crate::cgroup::nested;
 use crate::criu::images;
+use crate::store::{self, Held, Id};
 
 /// Where a dump goes while the place it is meant for holds an older image.
 const STAGING_PREFIX: &str = ".cryo-";
@@ -42,6 +43,12 @@ pub enum Error {
     Hostile { path: PathBuf, name: String, what: &'static str },
     #[error("checkpoint folder {} can be changed by others: it has to be root's, and writable for nobody else", .0.display())]
     Open(PathBuf),
+    #[error("the data of the checkpoint in {} is in the store of node {node} as {entry}, and not here: write it to a file with cryo export there, and read that with cryo import here", path.display())]
+    Elsewhere { path: PathBuf, entry: Id, node: String },
+    #[error("the data of the checkpoint in {} was removed from this node's store, where it was {entry}: take it again", path.display())]
+    Removed { path: PathBuf, entry: Id },
+    #[error("cannot use the checkpoint in {}: {problem}", path.display())]
+    Store { path: PathBuf, problem: Box<store::Error> },
     #[error("{} is in use by another checkpoint or restore: wait for that, or choose another folder", .0.display())]
     Busy(PathBuf),
 }
@@ -65,6 +72,9 @@ pub struct Image {
     pub folder: OwnedFd,
     /// Missing if somebody else took the checkpoint.
     pub manifest: Option<Manifest>,
+    /// The store's, if the folder that the path names only says where it is. It stays there as
+    /// long as this lives.
+    pub held: Option<Held>,
 }
 
 impl Staging {
@@ -168,18 +178,26 @@ fn lock(folder: &OwnedFd, path: &Path, how: FlockOperation) -> Result<(), Error>
 impl Image {
     /// Opens an image without following links, and checks that it is one.
     pub fn open(path: &Path) -> Result<Image, Error> {
+        Image::open_folder(path)?.complete()
+    }
+
+    pub(super) fn complete(self) -> Result<Image, Error> {
+        images::check_inventory(&self.place())
+            .map_err(|problem| Error::Foreign { path: self.path.clone(), problem: problem.to_string() })?;
+        Ok(self)
+    }
+
+    pub(super) fn open_folder(path: &Path) -> Result<Image, Error> {
         check_path(path)?;
         let failed = |source| Error::Folder { path: path.to_owned(), source };
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         let folder = open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
         check_folder(&folder, path)?;
-        let image = Image { path: path.to_owned(), folder, manifest: None };
+        let image = Image { path: path.to_owned(), folder, manifest: None, held: None };
         image.check_entries()?;
         image.finish_arrival()?;
         lock(&image.folder, path, FlockOperation::NonBlockingLockShared)?;
         let manifest = image.check_manifest()?;
-        images::check_inventory(&image.place())
-            .map_err(|problem| Error::Foreign { path: path.to_owned(), problem: problem.to_string() })?;
         Ok(Image { manifest, ..image })
     }
 
@@ -188,7 +206,7 @@ impl Image {
         images::network_image(&self.place()).map_err(|problem| self.damaged(&problem))
     }
 
-    pub fn damaged(&self, problem: &io::Error) -> Error {
+    pub fn damaged(&self, problem: &impl ToString) -> Error {
         Error::Damaged { path: self.path.clone(), problem: problem.to_string() }
     }
 

@@ -18,6 +18,7 @@ use super::injected::Injected;
 use crate::bundle::{self, CONFIG, Sharing, Spec, User};
 use crate::criu::{self, images};
 use crate::runtime::{Flavour, Version};
+use crate::store::claims::Reference;
 
 pub const FILE_NAME: &str = "cryo.json";
 /// Readers refuse a higher number than theirs; new optional keys need no new one.
@@ -61,6 +62,9 @@ pub struct Manifest {
     /// SHA-256 of those that are neither memory nor big.
     #[serde(default)]
     pub digests: BTreeMap<String, String>,
+    /// Where its files are, if this is only a word of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<Reference>,
     /// Milliseconds from the request to the finished image.
     pub took: u64,
 }
@@ -147,6 +151,7 @@ impl Manifest {
             spec_digest: digest(&config),
             files: BTreeMap::new(),
             digests: BTreeMap::new(),
+            store: None,
             took: 0,
         })
     }

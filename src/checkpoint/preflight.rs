@@ -139,6 +139,8 @@ struct Survey {
     held: Held,
     open: BTreeMap<u64, Connection>,
     found: Vec<Finding>,
+    /// That the image will take at least.
+    bytes: u64,
 }
 
 impl Survey {
@@ -173,12 +175,12 @@ impl Survey {
         container.excuse(&mut found);
         let mut seen = HashSet::new();
         found.retain(|finding| seen.insert((finding.what, finding.pid, finding.place.clone())));
-        Survey { held, open, found }
+        Survey { held, open, found, bytes: space::needed(&family, container) }
     }
 }
 
-/// What would fail, or hang, is refused.
-pub(super) fn judge(container: &mut Look, pids: impl Fn() -> Vec<u32>) -> Result<(), Error> {
+/// What would fail, or hang, is refused. Tells what the image will take at least.
+pub(super) fn judge(container: &mut Look, pids: impl Fn() -> Vec<u32>) -> Result<u64, Error> {
     container.pids = pids();
     let survey = Survey::of(container);
     if !container.options.tcp_established
@@ -187,7 +189,7 @@ pub(super) fn judge(container: &mut Look, pids: impl Fn() -> Vec<u32>) -> Result
         return Err(Error::Connections(open));
     }
     let found = confirm(survey.found, container, pids);
-    Blockers::of(found).map_or(Ok(()), |blockers| Err(Error::Preflight(blockers)))
+    Blockers::of(found).map_or(Ok(survey.bytes), |blockers| Err(Error::Preflight(blockers)))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 /// Archives of layers tell by this prefix what is to be removed.
 const WHITEOUT: &str = ".wh.";
 /// The CRI takes every entry of the archive for a file of the image.
-const KUBERNETES: &str = "k8s.io";
+pub(super) const KUBERNETES: &str = "k8s.io";
 
 /// Whether this is a folder that containerd has made for the time of one operation: only
 /// what it makes itself, where it makes it, and what is really ours.

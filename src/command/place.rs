@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use cryo::checkpoint::image::Image;
+use cryo::checkpoint::manifest::Manifest;
 use cryo::policy::NodeFile;
 use cryo::store::{Held, Store};
 
@@ -41,7 +43,7 @@ impl Shelf {
 /// a name or an id in the store.
 pub(crate) fn find(text: &Path) -> Result<Place, String> {
     match text.metadata() {
-        Ok(metadata) if metadata.is_dir() => return Ok(Place { folder: text.to_owned(), held: None }),
+        Ok(metadata) if metadata.is_dir() => return in_folder(text),
         Ok(_) => return Err(format!("{} is no folder: give the folder of a checkpoint", text.display())),
         Err(error) if text.components().count() != 1 || text.is_absolute() => {
             let text = text.display();
@@ -58,6 +60,15 @@ pub(crate) fn find(text: &Path) -> Result<Place, String> {
     let shelf = Shelf::if_there()?.ok_or_else(nowhere)?;
     let entry = shelf.store.find(&name).map_err(|error| error.to_string())?;
     let held = entry.hold().map_err(|error| error.to_string())?;
+    Ok(Place { folder: held.folder.clone(), held: Some(held) })
+}
+
+/// The folder may only say where in the store its image is.
+fn in_folder(folder: &Path) -> Result<Place, String> {
+    let reference = Manifest::read(folder).ok().and_then(|manifest| manifest.store);
+    let Some(reference) = reference else { return Ok(Place { folder: folder.to_owned(), held: None }) };
+    let held =
+        Image::held(folder, reference, &node_file().store().path).map_err(|error| error.to_string())?;
     Ok(Place { folder: held.folder.clone(), held: Some(held) })
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use cryo::checkpoint::manifest::now;
+use cryo::store::claims::Claim;
 use cryo::store::{Checked, Damaged, Entry, Id, Pruned, Record, Store};
 use serde::Serialize;
 
@@ -220,7 +221,7 @@ fn in_words(entries: &[Entry], damaged: &[Damaged]) -> String {
     for Entry { record, bytes: stored, .. } in entries {
         let taken = taken_at(record).and_then(time);
         table.row([
-            record.name.clone().unwrap_or_else(|| "-".to_owned()),
+            record.name.clone().or_else(|| named(record)).unwrap_or_else(|| "-".to_owned()),
             record.id.to_string(),
             record.container.chars().take(24).collect(),
             taken.unwrap_or_else(|| "-".to_owned()),
@@ -241,6 +242,11 @@ fn in_words(entries: &[Entry], damaged: &[Damaged]) -> String {
 /// Archives of others don't tell.
 fn taken_at(record: &Record) -> Option<u64> {
     Some(record.taken_at).filter(|taken| *taken > 0)
+}
+
+/// By a client, who alone can use that name.
+fn named(record: &Record) -> Option<String> {
+    record.claims.first().and_then(Claim::name).map(|name| format!("({name})"))
 }
 
 fn bytes(record: &Record) -> u64 {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use cryo::archive::{self, Compression, Imported, Limits, Source};
 use cryo::checkpoint::image::Image;
-use cryo::store::{Description, Wish};
+use cryo::store::{Description, Durable, Wish};
 
 use super::answer::{finish, say};
 use super::place::{self, Shelf};
@@ -147,7 +147,7 @@ fn imported(options: &Import) -> Result<String, String> {
         archive::import(input, draft.folder(), &limits, report).map_err(|error| error.to_string())?;
     drop(bar);
     let left_out = imported.left_out.clone();
-    let entry = draft.commit(described(imported)).map_err(|error| error.to_string())?;
+    let entry = draft.commit(described(imported), Durable::Now).map_err(|error| error.to_string())?;
     let mut text = format!("{name} ({})\n", entry.id());
     if !left_out.is_empty() {
         text += &format!("not kept, because no restore reads it: {}\n", left_out.join(", "));

@@ -14,7 +14,7 @@ pub(super) const PIECE: usize = 256 << 10;
 /// Of a file that isn't complete. Whoever finds one that nobody holds may remove it.
 const UNFINISHED: &str = "new";
 
-pub(super) fn is_pages(name: &str) -> bool {
+pub(crate) fn is_pages(name: &str) -> bool {
     name.starts_with("pages-") && name.ends_with(".img")
 }
 

@@ -17,6 +17,12 @@ pub struct StoreSection {
     pub pack_after: Option<Duration>,
 }
 
+impl Default for StoreSection {
+    fn default() -> StoreSection {
+        StoreSection { path: ROOT.into(), data: Data::default(), limits: Limits::default(), pack_after: None }
+    }
+}
+
 /// Where the data of a checkpoint goes that a client asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -109,6 +109,14 @@ impl Claim {
         Claim::of(Kind::Folder, folder)
     }
 
+    /// What its client calls the checkpoint.
+    pub fn name(&self) -> Option<String> {
+        match self {
+            Claim::Known(place) => Some(place.folder.file_name()?.to_string_lossy().into_owned()),
+            Claim::Later(_) => None,
+        }
+    }
+
     fn of(kind: Kind, folder: &Path) -> io::Result<Claim> {
         if !folder.is_absolute() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a claim's path isn't absolute"));

@@ -7,17 +7,19 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::Error;
 use super::error::brief;
 use super::record::{self, Content};
+use super::{Durable, Error};
 use crate::checkpoint::manifest::Manifest;
 use crate::criu::images;
 use crate::pages::digest::{self, Digester};
+use crate::sys;
 
 /// Digests that nobody knows are made from the files.
 pub(super) fn complete(
     folder: &Path,
     known: &BTreeMap<String, String>,
+    durable: Durable,
 ) -> Result<BTreeMap<String, Content>, Error> {
     let manifest = sealed(folder)?;
     let mut files = BTreeMap::new();
@@ -35,7 +37,9 @@ pub(super) fn complete(
                 None => digest::of(&file, Digester::default(), |_| {})?,
             };
             file.set_permissions(fs::Permissions::from_mode(0o600))?;
-            file.sync_all()?;
+            if durable == Durable::Now {
+                file.sync_all()?;
+            }
             Ok(Content::new(file.metadata()?.len(), digest))
         };
         let content = read().map_err(Error::at(&path))?;
@@ -43,6 +47,14 @@ pub(super) fn complete(
     }
     check_sizes(folder, manifest.as_ref(), &files)?;
     Ok(files)
+}
+
+/// Has the kernel begin to write what a commit hasn't waited for.
+pub(super) fn write_back<'a>(folder: &Path, names: impl Iterator<Item = &'a String>) {
+    for name in names {
+        // If it can't be begun, the kernel does it by itself half a minute later.
+        let _ = File::open(folder.join(name)).and_then(|file| sys::begin_writing_back(&file));
+    }
 }
 
 /// What somebody else made has no seal, and is judged by CRIU's inventory.

@@ -28,6 +28,16 @@ pub struct Wish<'a> {
     pub bytes: u64,
 }
 
+/// When the disk has the files of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durable {
+    /// When its commit is done.
+    Now,
+    /// Soon afterwards, because a client waits. After a loss of power they may not be what
+    /// they were; whoever reads them has their digests.
+    Soon,
+}
+
 /// An entry that isn't complete. Dropped, it leaves nothing.
 #[derive(Debug)]
 pub struct Draft {
@@ -97,8 +107,8 @@ impl Store {
         let (entries, _) = self.entries()?;
         let biggest = entries.iter().max_by_key(|entry| entry.bytes);
         let biggest = biggest.map_or_else(
-            || "what isn't complete yet".to_owned(),
-            |entry| format!("checkpoint {} ({})", entry.id(), Size(entry.bytes)),
+            || "and no checkpoint is there that could go".to_owned(),
+            |entry| format!("and the biggest is checkpoint {} ({})", entry.id(), Size(entry.bytes)),
         );
         let (path, most, used, needed) = (self.root.clone(), Size(most), Size(used), Size(needed));
         Err(Error::Quota { path, most, used, needed, biggest })
@@ -214,8 +224,10 @@ impl Draft {
     /// Makes the complete image an entry, which is on the disk when this returns. It is held,
     /// so that whoever carries its name can be told of it first. Nothing in it is written
     /// afterwards.
-    pub fn commit(self, about: Description) -> Result<Held, Error> {
-        let files = contents::complete(&self.folder, &about.digests)?;
+    ///
+    /// If this fails the draft is what it was.
+    pub fn commit(&self, about: Description, durable: Durable) -> Result<Held, Error> {
+        let files = contents::complete(&self.folder, &about.digests, durable)?;
         let record = Record::new(self.id.clone(), self.name.clone(), about, files);
         let failed = Error::at(&self.store.root);
         record.write(&self.folder.join(record::FILE_NAME)).map_err(&failed)?;
@@ -224,6 +236,10 @@ impl Draft {
         let held = super::entry::lock(&self.folder, &self.id, How::Shared, Duration::ZERO)?;
         let folder = self.store.entry_folder(&self.id);
         disk::rename(&self.folder, &folder).map_err(&failed)?;
+        if durable == Durable::Soon {
+            // Last of all: what waits for the disk from now on waits for this, too.
+            contents::write_back(&folder, record.files.keys());
+        }
         let bytes = disk::bytes(&folder).unwrap_or_default();
         Ok(Held::new(Entry { record, folder, bytes }, held))
     }

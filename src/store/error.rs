@@ -53,7 +53,7 @@ pub enum Error {
     #[error("'{name}' isn't allowed in a checkpoint: it is {what}, only plain files of root's are")]
     Hostile { name: String, what: &'static str },
     #[error(
-        "checkpoint store {} may hold {most}: it holds {used}, {needed} more are needed, and the biggest is {biggest}: use cryo rm, or raise max-bytes in {NODE_FILE}",
+        "checkpoint store {} may hold {most}: it holds {used}, {needed} more are needed, {biggest}: use cryo rm, or raise max-bytes in {NODE_FILE}",
         path.display()
     )]
     Quota { path: PathBuf, most: Size, used: Size, needed: Size, biggest: String },

@@ -7,6 +7,8 @@
 //! was when that was decided, and nobody holds it.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::claims::{Naming, Survey};
@@ -14,8 +16,18 @@ use super::entry::{Damaged, Entry};
 use super::lock::{Failure, How, Lock};
 use super::retention::{Limits, Standing, Summary, Why, decide};
 use super::{Error, Id, Store, disk};
+use crate::checkpoint::manifest::now;
 
 const LOCK_FILE: &str = "pruning";
+
+static BESIDE: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
+
+/// For the end of a process.
+pub fn await_pruning() {
+    let last = BESIDE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    // What has happened to it is in the log.
+    let _ = last.map(JoinHandle::join);
+}
 
 #[derive(Debug, Default)]
 pub struct Pruned {
@@ -65,6 +77,20 @@ impl Store {
         let after = disk::bytes(&self.root).map_err(Error::at(&self.root))?;
         pruned.freed = before.saturating_sub(after);
         Ok(pruned)
+    }
+
+    /// The same beside everything else. Whoever is killed meanwhile leaves the rest to the
+    /// next; whoever ends by himself waits for it.
+    pub fn prune_beside(self, limits: Limits) {
+        let prune = move || match self.prune(&limits, now()) {
+            Ok(_) | Err(Error::Pruning { .. }) => {}
+            Err(error) => tracing::warn!(%error, "the checkpoint store isn't pruned"),
+        };
+        let earlier = BESIDE.lock().unwrap_or_else(PoisonError::into_inner).replace(thread::spawn(prune));
+        if let Some(earlier) = earlier {
+            // There was a whole checkpoint since it began.
+            let _ = earlier.join();
+        }
     }
 
     fn doomed(

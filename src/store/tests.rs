@@ -46,7 +46,7 @@ impl Place {
     }
 
     fn described(&self, name: Option<&str>, about: Description) -> Entry {
-        let held = self.draft(name).commit(about).unwrap();
+        let held = self.draft(name).commit(about, Durable::Now).unwrap();
         held.clone()
     }
 
@@ -151,8 +151,9 @@ fn an_entry_has_every_file_with_its_digest() {
     let place = Place::new();
     let draft = place.draft(None);
     let digests = [("pages-1.img".to_owned(), "blake3:known".to_owned())].into();
-    let held =
-        draft.commit(Description { container: "c".into(), digests, ..Description::default() }).unwrap();
+    let held = draft
+        .commit(Description { container: "c".into(), digests, ..Description::default() }, Durable::Now)
+        .unwrap();
     let names: Vec<_> = held.record.files.keys().collect();
     assert_eq!(names, [images::INVENTORY_FILE, "pages-1.img"]);
     assert_eq!(held.record.files["pages-1.img"].digest, "blake3:known");
@@ -161,6 +162,7 @@ fn an_entry_has_every_file_with_its_digest() {
     let read = place.store.find(held.id().as_str()).unwrap();
     assert_eq!(read.record, held.record);
     assert!(read.bytes >= 300_000, "{}", read.bytes);
+    drop(draft);
     assert_eq!(place.names("new").len(), 0);
 }
 
@@ -172,7 +174,7 @@ fn an_image_can_be_staged_in_a_draft() {
     assert_eq!(staging.folder(), draft.folder());
     write_image(staging.folder());
     staging.publish().unwrap();
-    draft.commit(Description::default()).unwrap();
+    draft.commit(Description::default(), Durable::Now).unwrap();
 }
 
 #[test]
@@ -199,8 +201,10 @@ fn what_is_no_complete_image_becomes_no_entry() {
         let place = Place::new();
         let draft = place.draft(None);
         damage(draft.folder());
-        let error = draft.commit(Description::default()).unwrap_err();
+        let error = draft.commit(Description::default(), Durable::Now).unwrap_err();
         assert!(sentence(&error).contains(problem), "{error}");
+        assert!(draft.folder().exists(), "what can't be kept here may be kept elsewhere");
+        drop(draft);
         assert_eq!((place.ids().len(), place.names("new").len()), (0, 0), "{problem}");
     }
 }

@@ -13,7 +13,7 @@ const WORTH_A_LOOK: u64 = 16 * MEGABYTE;
 
 pub(super) fn look(first: &Process, family: &[Process], container: &Look) -> Option<Finding> {
     let folder = container.image.as_deref()?;
-    let needed = needed(family).saturating_add(container.besides);
+    let needed = needed(family, container);
     let free = free(folder)?;
     (needed > free.max(WORTH_A_LOOK)).then(|| {
         let (needed, free) = (needed.div_ceil(MEGABYTE), free / MEGABYTE);
@@ -22,8 +22,10 @@ pub(super) fn look(first: &Process, family: &[Process], container: &Look) -> Opt
     })
 }
 
-fn needed(family: &[Process]) -> u64 {
-    family.iter().filter(|process| process.inside).map(|process| process.memory * 1024).sum()
+/// In bytes.
+pub(super) fn needed(family: &[Process], container: &Look) -> u64 {
+    let inside = family.iter().filter(|process| process.inside);
+    inside.fold(container.besides, |sum, process| sum.saturating_add(process.memory.saturating_mul(1024)))
 }
 
 /// In the file system of a folder that may have to be made first.
@@ -55,6 +57,7 @@ mod tests {
 
     #[test]
     fn who_is_not_in_the_image_needs_no_room() {
-        assert_eq!(needed(&[process(3, true), process(100, false), process(4, true)]), 7 * 1024);
+        let look = Look::new(12, vec![12], Options::default());
+        assert_eq!(needed(&[process(3, true), process(100, false), process(4, true)], &look), 7 * 1024);
     }
 }

@@ -40,12 +40,14 @@ fn ours(folder: &Path, manifest: &Manifest) -> Vec<(&'static str, String)> {
     let files = count(manifest.files.len(), "file", "files");
     let criu = manifest.criu.as_deref().unwrap_or("of unknown version");
     let runtime = &manifest.runtime;
+    // As runtimes tell it: "runc version 1.3.6".
+    let version = runtime.version.rsplit(' ').next().unwrap_or_default();
     let state = if manifest.sealed { "" } else { " (never completed: it can't be restored)" };
     vec![
         ("Checkpoint", format!("{}{state}", folder.display())),
         ("Container", format!("{} in namespace {}, {left}", manifest.container, manifest.namespace)),
         ("Taken", format!("{taken}, in {}", milliseconds(manifest.took))),
-        ("By", format!("{} {}, CRIU {criu}", runtime.name, runtime.version)),
+        ("By", format!("{} {version}, CRIU {criu}", runtime.name)),
         ("On", format!("Linux {} {}", manifest.kernel, manifest.architecture)),
         ("Network", network(manifest.network).to_owned()),
         ("Options", options(&manifest.options)),

@@ -90,7 +90,7 @@ impl Driver {
         });
     }
 
-    pub(super) fn checkpoint(&mut self, request: checkpoint::Request, reply: Reply<()>) {
+    pub(super) fn checkpoint(&mut self, request: Box<checkpoint::Request>, reply: Reply<()>) {
         let (Some(process), Some(cgroup)) = (self.process.clone(), self.cgroup.clone()) else {
             let error = checkpoint::Error::NoCgroup;
             return self.answer(reply, Err(error.into()));
@@ -109,7 +109,7 @@ impl Driver {
             begun.await;
             let container = checkpoint::Container { subject: &subject, process, cgroup, paused };
             let result = checkpoint::take(&container, &request, &abort).await;
-            Done::Checkpointed { request: Box::new(request), from, reply, result }
+            Done::Checkpointed { request, from, reply, result }
         });
     }
 

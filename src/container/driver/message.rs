@@ -13,7 +13,7 @@ pub(in crate::container) enum Request {
     Exec { id: String, process: Vec<u8>, stdio: Paths, reply: Reply<()> },
     StartExec { id: String, reply: Reply<u32> },
     Change { change: Change, reply: Reply<()> },
-    Checkpoint { checkpoint: checkpoint::Request, reply: Reply<()> },
+    Checkpoint { checkpoint: Box<checkpoint::Request>, reply: Reply<()> },
     Kill { signal: u32, all: bool, reply: Reply<()> },
     KillExec { id: String, signal: u32, reply: Reply<()> },
     Resize { exec: Option<String>, columns: u16, rows: u16, reply: Reply<()> },

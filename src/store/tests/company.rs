@@ -64,7 +64,7 @@ fn what_is_held_stays_and_what_was_removed_can_not_be_held() {
 #[test]
 fn a_new_entry_is_held_from_its_first_moment() {
     let place = Place::new();
-    let held = place.draft(None).commit(Description::default()).unwrap();
+    let held = place.draft(None).commit(Description::default(), Durable::Now).unwrap();
     assert_eq!(place.store.prune(&NO_LIMITS, 0).unwrap().removed.len(), 0);
     drop(held);
     assert_eq!(place.store.prune(&NO_LIMITS, 0).unwrap().removed.len(), 1);
@@ -78,7 +78,7 @@ fn pruning_beside_everything_else_takes_nothing_that_is_needed() {
     let work = || {
         for _ in 0..3 {
             let pinned = place.described(None, Description { pinned: true, ..Description::default() });
-            let held = place.draft(None).commit(Description::default()).unwrap();
+            let held = place.draft(None).commit(Description::default(), Durable::Now).unwrap();
             assert!(held.verify(|_, _| {}).unwrap().is_good());
             assert!(pinned.hold().unwrap().verify(|_, _| {}).unwrap().is_good());
         }

@@ -56,7 +56,8 @@ fn the_other_process() {
             let _ = io::stdin().read_line(&mut String::new());
         }
         "hold" => {
-            let _held = begin().commit(Description { pinned: true, ..Description::default() }).unwrap();
+            let _held =
+                begin().commit(Description { pinned: true, ..Description::default() }, Durable::Now).unwrap();
             say("ready");
             let _ = io::stdin().read_line(&mut String::new());
         }
@@ -68,7 +69,7 @@ fn the_other_process() {
         "full" => {
             let draft = store.begin(&Wish::default(), &NO_LIMITS).unwrap();
             fs::write(draft.folder().join(images::INVENTORY_FILE), INVENTORY).unwrap();
-            sentence(&draft.commit(Description::default()).unwrap_err());
+            sentence(&draft.commit(Description::default(), Durable::Now).unwrap_err());
             let (good, _) = store.entries().unwrap();
             sentence(&store.set_pinned(good[0].id(), true).unwrap_err());
             say("refused");
@@ -81,8 +82,11 @@ fn the_other_process() {
             }
         }
         _ => loop {
-            let id =
-                begin().commit(Description { pinned: true, ..Description::default() }).unwrap().id().clone();
+            let id = begin()
+                .commit(Description { pinned: true, ..Description::default() }, Durable::Now)
+                .unwrap()
+                .id()
+                .clone();
             say("made");
             store.set_name(&id, Some(&format!("n{id}"))).unwrap();
             say("named");

@@ -28,6 +28,9 @@ impl Traces {
         traces.note_mounts(slot);
         traces.note_files(slot, "run");
         traces.note_files(slot, "tmp");
+        // What is complete stays until nobody names it.
+        traces.note_files(slot, "cryo/store/new");
+        traces.note_files(slot, "cryo/store/rubbish");
         traces.note_firewall(slot);
         traces.note_network_devices(slot);
         traces.note_docker(slot);

@@ -43,6 +43,8 @@ const SET_UP: &str = r#"
     mount --bind "$1/tmp" /tmp
     mkdir -p /etc/cryo
     mount --bind "$1/etc" /etc/cryo
+    mkdir -p /var/lib/cryo
+    mount --bind "$1/cryo" /var/lib/cryo
     ip link set lo up
     echo ready
     read -r _
@@ -72,7 +74,7 @@ impl Slot {
     fn new(number: usize, daemons: Daemons) -> Outcome<Self> {
         // Short, because a socket's path may have 107 characters.
         let folder = Path::new(BASE).join(number.to_string());
-        for name in ["run", "tmp", "etc", "bin", "work"] {
+        for name in ["run", "tmp", "etc", "cryo", "bin", "work"] {
             fs::create_dir_all(folder.join(name))?;
         }
         let (mount_namespace, network_namespace) = namespaces(&folder)?;
@@ -184,6 +186,9 @@ impl Slot {
         if inside.starts_with("/run/") || inside.starts_with("/tmp/") {
             return PathBuf::from(format!("{}{inside}", self.folder.display()));
         }
+        if let Some(inside) = inside.strip_prefix("/var/lib/cryo/") {
+            return self.folder.join("cryo").join(inside);
+        }
         inside.into()
     }
 
@@ -274,6 +279,7 @@ pub(crate) fn tear_down() {
     cgroup::clean_hidden_hierarchy("");
     // The slots' node files were mounted there; one of the machine's own stays.
     let _ = fs::remove_dir("/etc/cryo");
+    let _ = fs::remove_dir("/var/lib/cryo");
     while Command::new("umount").args(["-l", BASE]).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
     {
     }

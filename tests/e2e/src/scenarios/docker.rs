@@ -9,6 +9,7 @@ mod connections;
 mod daemons;
 mod images;
 mod jobs;
+mod kept;
 mod limits;
 mod logs;
 mod mounts;
@@ -31,6 +32,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         logs::scenarios(),
         stdio::scenarios(),
         jobs::scenarios(),
+        kept::scenarios(),
         networks::scenarios(),
         connections::scenarios(),
         servers::scenarios(),

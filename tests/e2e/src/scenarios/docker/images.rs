@@ -28,9 +28,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     .collect()
 }
 
-/// A refusal that a user can read: one line, which has one of these words.
-#[track_caller]
 /// One sentence with one of these words in it: daemons have their own.
+#[track_caller]
 fn is_a_sentence(said: &str, words: &[&str]) -> Outcome {
     ensure!(words.iter().any(|word| said.contains(word)), "none of {words:?} is in {said:?}");
     ensure_eq!(said.trim().lines().count(), 1, "lines of {said:?}");
@@ -48,8 +47,14 @@ fn starts_afresh(container: &Container<'_>) -> Outcome {
     container.rm()
 }
 
+/// What Docker keeps is the whole image, as it is where the node does without a store.
+fn all_of_it(docker: &Docker<'_>) -> Outcome {
+    docker.bench.set_node_file("[store]\ndata = \"client\"\n")
+}
+
 /// Makes a checkpoint, spoils it, and expects that nobody can start from it.
 fn spoiled(docker: &Docker<'_>, words: &[&str], spoil: impl FnOnce(&Path) -> Outcome) -> Outcome {
+    all_of_it(docker)?;
     let container = counting(docker, &[])?;
     container.checkpoint("one")?;
     spoil(&container.checkpoint_folder("one"))?;

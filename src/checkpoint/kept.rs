@@ -1,0 +1,54 @@
+//! An image in the node's store, where a client's folder only says which one it is.
+
+use std::path::Path;
+
+use super::image::{Error, Image};
+use crate::message::{cut, shown};
+use crate::pages::{Expected, check::Check, is_pages};
+use crate::store::claims::Reference;
+use crate::store::{self, Content, Entry, Held, Store};
+
+impl Image {
+    /// Opens the image that a folder holds, or names: it may be in the store at `root`.
+    pub fn find(path: &Path, root: &Path) -> Result<Image, Error> {
+        let image = Image::open_folder(path)?;
+        match image.manifest.as_ref().and_then(|manifest| manifest.store.clone()) {
+            Some(reference) => {
+                let held = Image::held(path, reference, root)?;
+                let image = Image::open(&held.folder)?;
+                Ok(Image { path: path.to_owned(), held: Some(held), ..image })
+            }
+            None => image.complete(),
+        }
+    }
+
+    /// What the folder at `path` names, if the store at `root` has it.
+    pub fn held(path: &Path, reference: Reference, root: &Path) -> Result<Held, Error> {
+        let Reference { entry, node, .. } = reference;
+        let failed = |problem| Error::Store { path: path.to_owned(), problem: Box::new(problem) };
+        let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let absent = |entry| match node == here {
+            true => Error::Removed { path: path.to_owned(), entry },
+            false => Error::Elsewhere { path: path.to_owned(), entry, node: cut(&shown(&node), 64) },
+        };
+        if !root.exists() {
+            return Err(absent(entry));
+        }
+        let found = Store::open(root).and_then(|store| store.find(entry.as_str()));
+        match found.and_then(Entry::hold) {
+            Err(store::Error::Unknown(_)) => Err(absent(entry)),
+            held => held.map_err(failed),
+        }
+    }
+
+    /// Begins to compare memory with what was written, if that was noted.
+    pub fn check_memory(&self) -> Result<Option<Check>, Error> {
+        let Some(held) = &self.held else { return Ok(None) };
+        let memory = held.record.files.iter().filter(|(name, _)| is_pages(name));
+        let expected = |(name, content): (&String, &Content)| {
+            (name.clone(), Expected { size: content.size, digest: content.digest.clone() })
+        };
+        let check = Check::start(&self.place(), memory.map(expected).collect());
+        check.map(Some).map_err(|problem| self.damaged(&problem.in_image()))
+    }
+}
