@@ -74,7 +74,7 @@ impl Shelf {
             Claimed::Folder(folder) => Claim::folder(folder),
         };
         let claim = claim.map_err(|source| store::Error::Io { path: self.root.clone(), source })?;
-        let draft = store.begin(&Wish { name: None, bytes }, &self.limits)?;
+        let draft = store.begin(&Wish { name: None, bytes, claim: Some(&claim) }, &self.limits)?;
         let follower = Follower::start(draft.folder()).ok();
         Ok(Shelved { store, limits: self.limits, draft, claim, follower })
     }

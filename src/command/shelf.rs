@@ -170,6 +170,9 @@ fn told(pruned: &Pruned) -> String {
     for removed in &pruned.removed {
         let _ = writeln!(text, "removed {}: {}", called(&removed.entry.record), removed.why.words());
     }
+    for id in &pruned.saved {
+        let _ = writeln!(text, "{id} is kept: whoever took it was killed when it was complete");
+    }
     for id in &pruned.in_use {
         let _ = writeln!(text, "{id} stays: it is in use");
     }

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::claims::Claim;
 use super::entry::{Entry, Held};
 use super::lock::{How, Lock};
 use super::record::{self, Description, Record};
 use super::retention::Limits;
 use super::{Error, Id, PATIENCE, Size, Store, change, contents, disk};
-use crate::checkpoint::manifest::now;
+use crate::checkpoint::manifest::{Manifest, now};
 use crate::criu::images;
 
 /// What a new entry needs.
@@ -26,6 +27,8 @@ pub struct Wish<'a> {
     pub name: Option<&'a str>,
     /// About as much as it will take on the disk.
     pub bytes: u64,
+    /// Who will name it.
+    pub claim: Option<&'a Claim>,
 }
 
 /// When the disk has the files of an image.
@@ -54,6 +57,17 @@ pub struct Draft {
 struct Reservation {
     name: Option<String>,
     bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim: Option<Claim>,
+}
+
+/// What was found of dead processes.
+#[derive(Debug, Default)]
+pub(super) struct Swept {
+    /// Drafts that are gone.
+    pub(super) dead: usize,
+    /// Drafts that are entries now.
+    pub(super) saved: Vec<Id>,
 }
 
 impl Store {
@@ -87,7 +101,7 @@ impl Store {
         // Somebody may be looking whether it is held, and holds it while looking.
         let lock = Lock::take(file, How::Alone, PATIENCE).map_err(|failure| failed(failure.into()))?;
         let name = wish.name.map(str::to_owned);
-        let reservation = Reservation { name: name.clone(), bytes: wish.bytes };
+        let reservation = Reservation { name: name.clone(), bytes: wish.bytes, claim: wish.claim.cloned() };
         // From here on what was made goes with the draft.
         let draft = Draft { store: self.clone(), id, name, folder, lock_path, _lock: lock };
         serde_json::to_vec(&reservation)
@@ -139,15 +153,15 @@ impl Store {
         }
     }
 
-    /// Removes what dead processes left, and tells how many drafts that were. Not for whoever
-    /// has the lock.
-    pub(super) fn clean(&self) -> Result<usize, Error> {
-        let dead = {
+    /// Removes what dead processes left, but for what nobody else has. Not for whoever has the
+    /// lock.
+    pub(super) fn clean(&self) -> Result<Swept, Error> {
+        let swept = {
             let _lock = self.lock()?;
             self.sweep()?
         };
         self.empty_rubbish()?;
-        Ok(dead)
+        Ok(swept)
     }
 
     pub(super) fn empty_rubbish(&self) -> Result<(), Error> {
@@ -157,9 +171,9 @@ impl Store {
     }
 
     /// Under the lock: nobody is about to make a draft, or to write an entry anew.
-    fn sweep(&self) -> Result<usize, Error> {
+    fn sweep(&self) -> Result<Swept, Error> {
         let new = self.new_folder();
-        let mut dead = 0;
+        let mut swept = Swept::default();
         let mut sweep = || -> io::Result<()> {
             // A folder comes before the lock that belongs to it.
             for name in disk::names(&new)? {
@@ -168,8 +182,12 @@ impl Store {
                     continue;
                 };
                 if end.is_empty() {
+                    if self.save(&new.join(&name), &id).is_some() {
+                        swept.saved.push(id);
+                        continue;
+                    }
                     disk::rename(&new.join(&name), &self.rubbish_folder().join(id.as_str()))?;
-                    dead += 1;
+                    swept.dead += 1;
                 } else {
                     disk::remove_file(&new.join(&name))?;
                 }
@@ -177,7 +195,26 @@ impl Store {
             Ok(())
         };
         sweep().map_err(Error::at(&new))?;
-        Ok(dead)
+        Ok(swept)
+    }
+
+    /// Who died when the checkpoint was complete may have ended the container already, and
+    /// then nothing else is left of it. It stays until somebody removes it.
+    fn save(&self, folder: &Path, id: &Id) -> Option<()> {
+        let claim = self.reservation(id).claim?;
+        let manifest =
+            Manifest::read(folder).ok().filter(|manifest| manifest.sealed && !manifest.left_running)?;
+        let about = Description {
+            container: manifest.container,
+            namespace: manifest.namespace,
+            taken_at: manifest.taken_at,
+            pinned: true,
+            claims: vec![claim],
+            ..Description::default()
+        };
+        let files = contents::complete(folder, &about.digests, Durable::Now).ok()?;
+        Record::new(id.clone(), None, about, files).write(&folder.join(record::FILE_NAME)).ok()?;
+        disk::rename(folder, &self.entry_folder(id)).ok()
     }
 
     fn is_held(&self, id: &Id) -> bool {
@@ -189,11 +226,16 @@ impl Store {
         let new = self.new_folder();
         let names = disk::names(&new).map_err(Error::at(&new))?;
         let ids = names.iter().filter_map(|name| Id::parse(name.strip_suffix(".lock")?));
-        let read = |id: Id| {
-            let bytes = images::read_small(&self.lock_path(&id)).unwrap_or_default();
-            (id, serde_json::from_slice(&bytes).unwrap_or_default())
+        let with = |id: Id| {
+            let reservation = self.reservation(&id);
+            (id, reservation)
         };
-        Ok(ids.filter(|id| self.is_held(id)).map(read).collect())
+        Ok(ids.filter(|id| self.is_held(id)).map(with).collect())
+    }
+
+    fn reservation(&self, id: &Id) -> Reservation {
+        let bytes = images::read_small(&self.lock_path(id)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
     fn unused_id(&self) -> Result<Id, Error> {

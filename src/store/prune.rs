@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::claims::{Naming, Survey};
+use super::draft::Swept;
 use super::entry::{Damaged, Entry};
 use super::lock::{Failure, How, Lock};
 use super::retention::{Limits, Standing, Summary, Why, decide};
@@ -34,6 +35,8 @@ pub struct Pruned {
     pub removed: Vec<Removed>,
     /// Checkpoints that were never completed.
     pub drafts: usize,
+    /// Whoever took these was killed when they were complete.
+    pub saved: Vec<Id>,
     /// Bytes on the disk.
     pub freed: u64,
     /// What would have gone if somebody didn't use it.
@@ -54,9 +57,9 @@ impl Store {
     pub fn prune(&self, limits: &Limits, now: u64) -> Result<Pruned, Error> {
         let _alone = self.prune_alone()?;
         let before = disk::bytes(&self.root).map_err(Error::at(&self.root))?;
-        let drafts = self.clean()?;
+        let Swept { dead: drafts, saved } = self.clean()?;
         let (entries, damaged) = self.entries()?;
-        let mut pruned = Pruned { drafts, damaged, ..Pruned::default() };
+        let mut pruned = Pruned { drafts, saved, damaged, ..Pruned::default() };
         let gone = self.doomed(&entries, limits, now, &mut pruned)?;
         let entries: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.id().clone(), entry)).collect();
         let mut again = Survey::new(&self.copies);

@@ -15,6 +15,18 @@ const INVENTORY: [u8; 8] = [0x16, 0x31, 0x31, 0x58, 0, 0, 0, 0];
 const NO_LIMITS: Limits =
     Limits { max_bytes: None, max_count: None, max_per_container: None, max_age: None, expire_named: false };
 
+/// Seals what is there as an image.
+fn write_manifest(folder: &Path, left_running: bool) {
+    let manifest = serde_json::json!({
+        "version": 1, "sealed": true, "container": "c", "namespace": "n", "taken_at": 0,
+        "left_running": left_running, "runtime": {"name": "runc", "version": ""}, "criu": null,
+        "kernel": "", "architecture": "", "options": {}, "terminal": false,
+        "stdio": {"stdin": "", "stdout": "", "stderr": "", "pipes": []}, "network": "private",
+        "own_users": false, "cgroup": "", "mounts": [], "spec_digest": "", "files": {}, "took": 0,
+    });
+    fs::write(folder.join("cryo.json"), manifest.to_string()).unwrap();
+}
+
 /// A store, and room for others' folders beside it.
 struct Place {
     folder: tempfile::TempDir,
@@ -36,7 +48,7 @@ impl Place {
     }
 
     fn draft(&self, name: Option<&str>) -> Draft {
-        let draft = self.store.begin(&Wish { name, bytes: 0 }, &NO_LIMITS).unwrap();
+        let draft = self.store.begin(&Wish { name, bytes: 0, claim: None }, &NO_LIMITS).unwrap();
         write_image(draft.folder());
         draft
     }
@@ -261,7 +273,7 @@ fn names_are_plain_and_unique() {
 fn a_quota_counts_what_drafts_will_need() {
     let place = Place::new();
     let limits = Limits { max_bytes: Some(50 << 20), ..NO_LIMITS };
-    let wish = |bytes| Wish { name: None, bytes };
+    let wish = |bytes| Wish { name: None, bytes, claim: None };
     let first = place.store.begin(&wish(30 << 20), &limits).unwrap();
     let error = place.store.begin(&wish(30 << 20), &limits).unwrap_err();
     assert!(matches!(error, Error::Quota { .. }), "{error}");
@@ -277,7 +289,7 @@ fn a_quota_lets_go_what_nobody_names_and_names_what_stays() {
     let unnamed = place.entry(None);
     let used = place.store.used().unwrap();
     let limits = Limits { max_bytes: Some(used + 100_000), ..NO_LIMITS };
-    let wish = Wish { name: None, bytes: 200_000 };
+    let wish = Wish { name: None, bytes: 200_000, claim: None };
     drop(place.store.begin(&wish, &limits).unwrap());
     assert!(!place.ids().contains(unnamed.id()));
     let named = place.entry(Some("one"));

@@ -45,13 +45,22 @@ fn the_other_process() {
     let store = Store::open(Path::new(&root)).unwrap();
     let say = |line: &str| println!("\n{line}");
     let begin = || {
-        let draft = store.begin(&Wish { name: None, bytes: 0 }, &NO_LIMITS).unwrap();
+        let draft = store.begin(&Wish { name: None, bytes: 0, claim: None }, &NO_LIMITS).unwrap();
         write_image(draft.folder());
         draft
     };
     match role.as_str() {
         "draft" => {
             let _draft = begin();
+            say("ready");
+            let _ = io::stdin().read_line(&mut String::new());
+        }
+        "complete" | "complete copy" => {
+            let claim = Claim::Later("somebody".into());
+            let wish = Wish { name: None, bytes: 0, claim: Some(&claim) };
+            let draft = store.begin(&wish, &NO_LIMITS).unwrap();
+            write_image(draft.folder());
+            write_manifest(draft.folder(), role == "complete copy");
             say("ready");
             let _ = io::stdin().read_line(&mut String::new());
         }
@@ -93,6 +102,23 @@ fn the_other_process() {
             store.remove(&id, true).unwrap();
             say("removed");
         },
+    }
+}
+
+#[test]
+fn what_may_be_all_that_is_left_of_a_container_is_kept() {
+    for (role, kept) in [("complete", 1), ("complete copy", 0)] {
+        let place = Place::new();
+        let mut other = Other::start(&place, role);
+        other.wait_for("ready");
+        assert_eq!(place.store.prune(&NO_LIMITS, 0).unwrap().saved.len(), 0);
+        other.kill();
+        let pruned = place.store.prune(&NO_LIMITS, 0).unwrap();
+        assert_eq!((pruned.saved.len(), pruned.drafts), (kept, 1 - kept), "{role}");
+        assert_eq!(place.names("new").len(), 0);
+        let (good, _) = place.store.entries().unwrap();
+        assert_eq!(good.iter().map(Entry::id).collect::<Vec<_>>(), pruned.saved.iter().collect::<Vec<_>>());
+        assert!(good.iter().all(|entry| entry.record.pinned && entry.record.container == "c"));
     }
 }
 
