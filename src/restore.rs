@@ -93,7 +93,7 @@ pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Res
         Ok((image, version, fit))
     })
     .await?;
-    let hooks = Hooks::new(&policy, &image.path);
+    let hooks = Hooks::new(&policy, image.files());
     // Before the mounts are looked for: it may be a hook that provides them.
     hooks.run(Stage::PreRestore, &subject, None).await?;
     let bundle = subject.bundle.clone();

@@ -46,6 +46,7 @@ const VERSION: &str = "1";
 const VERSION_FILE: &str = "version";
 const NEW_VERSION_FILE: &str = "version.new";
 const LOCK_FILE: &str = "lock";
+const ENTRIES: &str = "entries";
 /// A change is some small files; on a slow disk others' dumps are in its way.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of an id that is to be found by its beginning.
@@ -115,6 +116,12 @@ impl Store {
         }
         good.sort_by(|a, b| (a.record.taken_at, a.id()).cmp(&(b.record.taken_at, b.id())));
         Ok((good, damaged))
+    }
+
+    /// The one whose folder this is, if it is one of the store at `root`.
+    pub fn entry_at(root: &Path, folder: &Path) -> Option<Result<Entry, Error>> {
+        let id = Id::parse(folder.strip_prefix(root.join(ENTRIES)).ok()?.to_str()?)?;
+        Some(Entry::read(folder, &id).map_err(|damaged| damaged.error()))
     }
 
     /// By its name, its id, or the beginning of its id.
@@ -196,7 +203,7 @@ impl Store {
     }
 
     fn entries_folder(&self) -> PathBuf {
-        self.root.join("entries")
+        self.root.join(ENTRIES)
     }
 
     fn entry_folder(&self, id: &Id) -> PathBuf {

@@ -11,21 +11,27 @@ use crate::store::{self, Content, Entry, Held, Store};
 impl Image {
     /// Opens the image that a folder holds, or names: it may be in the store at `root`.
     pub fn find(path: &Path, root: &Path) -> Result<Image, Error> {
-        let image = Image::open_folder(path)?;
-        match image.manifest.as_ref().and_then(|manifest| manifest.store.clone()) {
-            Some(reference) => {
-                let held = Image::held(path, reference, root)?;
-                let image = Image::open(&held.folder)?;
-                Ok(Image { path: path.to_owned(), held: Some(held), ..image })
-            }
-            None => image.complete(),
-        }
+        let found = Image::open_folder(path)?;
+        let reference = found.manifest.as_ref().and_then(|manifest| manifest.store.clone());
+        let held = match reference {
+            Some(reference) => Image::held(path, reference, root)?,
+            None => match Store::entry_at(root, path) {
+                Some(entry) => entry.and_then(Entry::hold).map_err(failed(path))?,
+                None => return found.complete(),
+            },
+        };
+        let image = Image::open(&held.folder)?;
+        Ok(Image { path: path.to_owned(), held: Some(held), ..image })
+    }
+
+    /// Where its files are.
+    pub fn files(&self) -> &Path {
+        self.held.as_ref().map_or(&self.path, |held| &held.folder)
     }
 
     /// What the folder at `path` names, if the store at `root` has it.
     pub fn held(path: &Path, reference: Reference, root: &Path) -> Result<Held, Error> {
         let Reference { entry, node, .. } = reference;
-        let failed = |problem| Error::Store { path: path.to_owned(), problem: Box::new(problem) };
         let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let absent = |entry| match node == here {
             true => Error::Removed { path: path.to_owned(), entry },
@@ -37,7 +43,7 @@ impl Image {
         let found = Store::open(root).and_then(|store| store.find(entry.as_str()));
         match found.and_then(Entry::hold) {
             Err(store::Error::Unknown(_)) => Err(absent(entry)),
-            held => held.map_err(failed),
+            held => held.map_err(failed(path)),
         }
     }
 
@@ -51,4 +57,8 @@ impl Image {
         let check = Check::start(&self.place(), memory.map(expected).collect());
         check.map(Some).map_err(|problem| self.damaged(&problem.in_image()))
     }
+}
+
+fn failed(path: &Path) -> impl Fn(store::Error) -> Error {
+    move |problem| Error::Store { path: path.to_owned(), problem: Box::new(problem) }
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 
 use super::digest::Digester;
 use super::file::{PIECE, is_pages, is_read_once, open_plain, read_exactly};
@@ -24,6 +26,8 @@ use super::{Error, PAGE, reading};
 
 /// What is read at once while a file still grows. The rest is read when it is closed.
 const STEP: u64 = 1 << 20;
+/// The container stands still as long as CRIU writes: whatever both need is CRIU's first.
+const NICENESS: i32 = 15;
 /// Between looks at how far files have grown.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -51,7 +55,10 @@ impl Follower {
         let stopped = stop.try_clone().map_err(reading(folder))?;
         let watch = watch(folder);
         let owned = folder.to_owned();
-        let follow = move || watch.map_or_else(|_| Progress::new(), |watch| follow(&owned, &watch, &stopped));
+        let follow = move || {
+            let _ = setpriority_process(Some(gettid()), NICENESS);
+            watch.map_or_else(|_| Progress::new(), |watch| follow(&owned, &watch, &stopped))
+        };
         let thread = std::thread::Builder::new().name("cryo-follow".to_owned()).spawn(follow);
         Ok(Follower { folder: folder.to_owned(), stop, thread: Some(thread.map_err(reading(folder))?) })
     }

@@ -113,7 +113,7 @@ fn an_archive_that_was_damaged_leaves_nothing(bench: &Bench) -> Outcome {
 
 fn a_flipped_byte_in_the_store_is_found(bench: &Bench) -> Outcome {
     let store = own_store(bench, true)?;
-    let (_task, archive) = exported(bench, &[])?;
+    let (task, archive) = exported(bench, &[])?;
     well(bench, &["import", &archive])?;
     let flip = "page=$(find $1/entries -name pages-1.img)
         byte=$(od -An -tu1 -j 5000 -N 1 $page); printf \"\\\\$(printf %o $((byte ^ 1)))\" |
@@ -121,7 +121,18 @@ fn a_flipped_byte_in_the_store_is_found(bench: &Bench) -> Outcome {
     bench.shell(flip, &[&store])?;
     let (status, said) = cryo(bench, &["store", "verify", "counter"])?;
     ensure!(status == 1 && said.contains("pages-1.img: its content"), "{status}: {said}");
-    Ok(())
+    let again = || {
+        let plan = task.blueprint.clone().id(bench.next_id());
+        plan.annotation("cryo.restore-from", "counter").create()
+    };
+    let refused = again()?;
+    let Err(status) = refused.start() else { return Err(Failure::new("it was started")) };
+    ensure!(status.message().contains("is damaged: pages-1.img"), "{}", status.message());
+    refused.delete()?;
+    bench.shell(flip, &[&store])?;
+    let good = again()?;
+    good.start()?;
+    good.stdout().wait_for_counting(3)
 }
 
 fn names_start_only_where_the_nodes_owner_allows_the_store(bench: &Bench) -> Outcome {
