@@ -96,7 +96,9 @@ impl<'p> Case<'p> {
     fn new(place: &'p Place, mib: usize) -> Self {
         // There is nothing to reach where the stock shim restores nothing.
         let restores = settings().docker.is_some_and(|version| version < Version(28, 0));
-        let reach = restores.then_some(Reach::BelowStock(1.0));
+        // Where memory is nearly all there is to carry.
+        let most = if mib >= 1024 { 0.1 } else { 1.0 };
+        let reach = restores.then_some(Reach::BelowStock(most));
         Case {
             place,
             docker: Docker::at(&place.bench),
