@@ -19,7 +19,7 @@ mod unlock;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout};
 
@@ -104,11 +104,12 @@ pub enum Error {
 /// Takes a checkpoint. On success the container is gone, or goes on as before; on
 /// failure it goes on as before.
 pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -> Result<(), Error> {
+    let asked = SystemTime::now();
     find_criu()?;
     let version = container.subject.runtime.version().await.map_err(Error::Runtime)?;
     let hooks = Hooks::new(&request.policy, &request.image);
     let result = match container.hear(&hooks, Stage::PreDump, abort).await {
-        Ok(()) => take_if_possible(container, request, version, &hooks, abort).await,
+        Ok(()) => take_if_possible(container, request, version, &hooks, asked, abort).await,
         Err(error) => Err(error),
     };
     let is_there = result.is_err() || !request.exit;
@@ -123,6 +124,7 @@ async fn take_if_possible(
     request: &Request,
     version: Version,
     hooks: &Hooks,
+    asked: SystemTime,
     abort: &Abort,
 ) -> Result<(), Error> {
     let subject = container.subject;
@@ -132,7 +134,8 @@ async fn take_if_possible(
     look.one_network = version.flavour == Flavour::Runc;
     look.image = Some(request.image.clone());
     let keeps_shm = request.policy.keeps_shm();
-    let shelf = Shelf::of(request, subject);
+    let mut shelf = Shelf::of(request, subject, asked);
+    let target = request.image.clone();
     if let Some(shelf) = &shelf {
         look.image = Some(shelf.root().to_owned());
     }
@@ -141,16 +144,26 @@ async fn take_if_possible(
         look.bound = Some(injected::points(&spec, &injected));
         look.besides = if keeps_shm { shm::bytes(&spec) } else { 0 };
         look.granted = Some(Granted::of(&spec));
-        preflight::judge(&mut look, || cgroup.processes().unwrap_or_default()).map(|bytes| (injected, bytes))
+        let judge = |look: &mut Look| preflight::judge(look, || cgroup.processes().unwrap_or_default());
+        let bytes = match judge(&mut look) {
+            Err(Error::Preflight(blockers))
+                if blockers.is_only_room() && shelf.as_ref().is_some_and(Shelf::is_a_wish) =>
+            {
+                shelf = None;
+                look.image = Some(target);
+                judge(&mut look)
+            }
+            judged => judged,
+        };
+        bytes.map(|bytes| Judged { injected, bytes, shelf })
     });
-    let (injected, bytes) = match timeout(LOOK_PATIENCE, judged).await {
+    let judged = match timeout(LOOK_PATIENCE, judged).await {
         Ok(judged) => judged?,
         Err(_) => {
             tracing::warn!("/proc gives no answer; CRIU has to find out by itself");
-            (Vec::new(), 0)
+            Judged { injected: Vec::new(), bytes: 0, shelf: None }
         }
     };
-    let judged = Judged { injected, bytes, shelf };
     // If this shim dies, containerd's copy may still be written to while containerd
     // removes it. Once it is complete, it is containerd's.
     note_daemons_copy(&request.image, &subject.bundle);

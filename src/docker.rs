@@ -14,7 +14,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -26,6 +26,8 @@ use crate::policy::DOCKER;
 const BOUND: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 const HOST_CONFIG: &str = "hostconfig.json";
 const CHECKPOINTS: &str = "checkpoints";
+/// From Docker's first step for a checkpoint to the shim.
+const LONGEST_WAY: Duration = Duration::from_secs(30);
 /// Docker waits longer each time a container that ended soon is started again, up to a minute.
 const LONGEST_PAUSE: Duration = Duration::from_secs(75);
 
@@ -83,16 +85,20 @@ fn has_restart_policy(id: &str, bundle: &Path) -> bool {
     policy.is_ok_and(|policy| !matches!(policy.as_str(), "" | "no"))
 }
 
-/// The folder that Docker has just made for a checkpoint of a container, and will unpack into
-/// what it gets; none if it was told to keep it somewhere else.
-pub(crate) fn new_checkpoint(namespace: &str, id: &str, bundle: &Path) -> Option<PathBuf> {
+/// The folder that Docker has made for a checkpoint that it asked for then, and will unpack
+/// into what it gets; none if it was told to keep it somewhere else, or if nobody can tell.
+pub(crate) fn new_checkpoint(namespace: &str, id: &str, bundle: &Path, asked: SystemTime) -> Option<PathBuf> {
     if namespace != DOCKER {
         return None;
     }
     let all = fs::read_dir(folder(id, bundle).ok()?.join(CHECKPOINTS)).ok()?;
     let is_empty = |folder: &PathBuf| fs::read_dir(folder).is_ok_and(|mut names| names.next().is_none());
-    let made = |folder: PathBuf| Some((fs::symlink_metadata(&folder).ok()?.modified().ok()?, folder));
-    all.flatten().map(|entry| entry.path()).filter(is_empty).filter_map(made).max().map(|(_, folder)| folder)
+    let is_new = |folder: &PathBuf| {
+        let made = fs::symlink_metadata(folder).and_then(|metadata| metadata.modified());
+        made.is_ok_and(|made| asked.duration_since(made).unwrap_or_default() < LONGEST_WAY)
+    };
+    let mut found = all.flatten().map(|entry| entry.path()).filter(|path| is_empty(path) && is_new(path));
+    found.next().filter(|_| found.next().is_none())
 }
 
 fn restart_policy(id: &str, bundle: &Path) -> io::Result<String> {
@@ -177,7 +183,7 @@ mod tests {
         stops.note(DOCKER, "other", &bundle);
         fs::create_dir_all(&stops.0).unwrap();
         let note = fs::File::create(stops.0.join(ID)).unwrap();
-        note.set_modified(std::time::SystemTime::now() - LONGEST_PAUSE * 2).unwrap();
+        note.set_modified(SystemTime::now() - LONGEST_PAUSE * 2).unwrap();
         assert!(stops.check(DOCKER, ID, false).is_ok());
         assert!(!stops.0.join(ID).exists());
     }
@@ -185,14 +191,18 @@ mod tests {
     #[test]
     fn a_new_checkpoint_is_the_one_with_nothing_in_it() {
         let (folder, bundle, _) = machine("no");
-        assert_eq!(new_checkpoint(DOCKER, ID, &bundle), None);
+        let find = |namespace, id| new_checkpoint(namespace, id, &bundle, SystemTime::now());
+        assert_eq!(find(DOCKER, ID), None);
         let all = folder.path().join(ID).join(CHECKPOINTS);
         fs::create_dir_all(all.join("old")).unwrap();
         fs::write(all.join("old/inventory.img"), "").unwrap();
-        assert_eq!(new_checkpoint(DOCKER, ID, &bundle), None);
+        assert_eq!(find(DOCKER, ID), None);
         fs::create_dir(all.join("new")).unwrap();
-        assert_eq!(new_checkpoint(DOCKER, ID, &bundle), Some(all.join("new")));
-        assert_eq!(new_checkpoint("k8s.io", ID, &bundle), None);
-        assert_eq!(new_checkpoint(DOCKER, "other", &bundle), None);
+        assert_eq!(find(DOCKER, ID), Some(all.join("new")));
+        assert_eq!((find("k8s.io", ID), find(DOCKER, "other")), (None, None));
+        let later = SystemTime::now() + LONGEST_WAY;
+        assert_eq!(new_checkpoint(DOCKER, ID, &bundle, later), None, "left by a daemon that died");
+        fs::create_dir(all.join("another")).unwrap();
+        assert_eq!(find(DOCKER, ID), None, "nobody can tell which");
     }
 }

@@ -146,7 +146,8 @@ impl Calls<'_> {
         self.damage.take()
     }
 
-    async fn await_check(&self) -> Result<(), pages::Error> {
+    /// What hasn't been asked for is told now.
+    pub async fn await_check(&self) -> Result<(), pages::Error> {
         let check = self.check.lock().unwrap_or_else(PoisonError::into_inner).take();
         match check {
             Some(check) => aside(move || check.wait()).await,

@@ -35,8 +35,9 @@ use crate::checkpoint::injected::has_hooks;
 use crate::container::{Live, Subject, claim_cgroup, remove_unfinished};
 use crate::criu::config::Config;
 use crate::criu::{self, devices};
-use crate::hooks::Hooks;
+use crate::hooks::{Calls, Hooks};
 use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
+use crate::pages;
 use crate::policy::{Policy, Stage, Tcp};
 use crate::reaper::Process;
 use crate::runtime::{Abort, CriuCall, Ends, Flavour, Version};
@@ -199,7 +200,7 @@ impl Attempt {
         let (bundle, network) = (self.subject.bundle.clone(), self.network.as_ref().map(Network::place));
         aside(move || adapt::config(&bundle, terminal, network.as_deref())).await?;
         let view = self.view()?;
-        let check = self.image.check_memory()?;
+        let check = self.image.check_rest()?;
         let mut calls = self.hooks.listen(&self.subject, check).map_err(Error::Hooks)?;
         let asks = calls.place();
         let config = self
@@ -222,6 +223,7 @@ impl Attempt {
         };
         let lock = lock::close(self).await;
         let result = calls.beside(self.restore(&call, terminal)).await;
+        let unasked = if result.is_ok() { calls.await_check().await.err() } else { None };
         if let Some(lock) = lock {
             lock.open(result.is_err()).await;
         }
@@ -230,15 +232,12 @@ impl Attempt {
             let work = work.to_owned();
             aside(move || remove_mount_yard(&work)).await;
         }
-        if let Some(damage) = calls.damage() {
-            return Err(self.image.damaged(&damage.in_image()).into());
-        }
-        if let Some(error) = calls.failure() {
+        if let Some(error) = self.objection(&mut calls, unasked) {
             // CRIU doesn't mind if a script fails at the last moment.
             if let Ok(live) = &result {
                 let _ = live.process.signal(9);
             }
-            return Err(error.into());
+            return Err(error);
         }
         let live = match result {
             Err(Error::Runtime(error)) => {
@@ -257,6 +256,14 @@ impl Attempt {
             tracing::warn!(%error, "the container runs");
         }
         Ok(live)
+    }
+
+    /// What was found out on the way, whatever CRIU says.
+    fn objection(&self, calls: &mut Calls<'_>, unasked: Option<pages::Error>) -> Option<Error> {
+        match calls.damage().or(unasked) {
+            Some(damage) => Some(self.image.damaged(&damage.in_image()).into()),
+            None => calls.failure().map(Error::from),
+        }
     }
 
     async fn put_back_shm(&self) -> Result<PutBack, Error> {

@@ -89,7 +89,9 @@ impl Store {
     /// Nothing goes that is named by a checkpoint in one of these folders, however deep: those
     /// that the node file allows restores from.
     pub fn with_copies_in(self, folders: &[PathBuf]) -> Store {
-        Store { copies: folders.to_owned(), ..self }
+        // The store's own say nothing of others.
+        let copies = folders.iter().filter(|folder| !folder.starts_with(&self.root)).cloned().collect();
+        Store { copies, ..self }
     }
 
     pub fn root(&self) -> &Path {
@@ -120,7 +122,9 @@ impl Store {
 
     /// The one whose folder this is, if it is one of the store at `root`.
     pub fn entry_at(root: &Path, folder: &Path) -> Option<Result<Entry, Error>> {
-        let id = Id::parse(folder.strip_prefix(root.join(ENTRIES)).ok()?.to_str()?)?;
+        let (entries, folder) = (fs::canonicalize(root.join(ENTRIES)).ok()?, fs::canonicalize(folder).ok()?);
+        let id = Id::parse(folder.strip_prefix(entries).ok()?.to_str()?)?;
+        let folder = &root.join(ENTRIES).join(id.as_str());
         Some(Entry::read(folder, &id).map_err(|damaged| damaged.error()))
     }
 

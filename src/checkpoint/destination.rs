@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use super::image::{self, Staging};
-use super::manifest::Manifest;
+use super::image::Staging;
+use super::manifest::{FILE_NAME, Manifest};
 use super::transit::{self, KUBERNETES, is_temporary};
 use super::{Error, Request};
 use crate::container::Subject;
@@ -42,13 +43,13 @@ enum Claimed {
 impl Shelf {
     /// None if the data belongs into the client's folder: nobody could tell for how long a
     /// client needs it that has an archive, and an archive may go to another node.
-    pub(super) fn of(request: &Request, subject: &Subject) -> Option<Shelf> {
+    pub(super) fn of(request: &Request, subject: &Subject, asked: SystemTime) -> Option<Shelf> {
         let (store, target) = (request.policy.store(), &request.image);
         let claimed = match store.data {
             Data::Client => None,
             _ if subject.namespace == KUBERNETES => None,
             _ if is_temporary(target) => {
-                let folder = docker::new_checkpoint(&subject.namespace, &subject.id, &subject.bundle);
+                let folder = docker::new_checkpoint(&subject.namespace, &subject.id, &subject.bundle, asked);
                 folder.map(Claimed::Docker)
             }
             Data::Store => Some(Claimed::Folder(target.clone())),
@@ -61,6 +62,11 @@ impl Shelf {
             claimed,
             is_a_must: store.data == Data::Store,
         })
+    }
+
+    /// Whether the client's folder will do as well.
+    pub(super) fn is_a_wish(&self) -> bool {
+        !self.is_a_must
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -139,6 +145,9 @@ impl Destination {
 
     /// Leaves the place as it was.
     pub(super) fn discard(self) {
+        if let Some(shelved) = self.shelved {
+            shelved.draft.discard();
+        }
         self.staging.discard();
     }
 }
@@ -154,27 +163,30 @@ impl Shelved {
             container: manifest.container.clone(),
             namespace: manifest.namespace.clone(),
             taken_at: manifest.taken_at,
-            claims: vec![claim],
+            // Until its client has taken note there may be nothing else of the container.
+            pinned: !manifest.left_running,
+            claims: vec![claim.clone()],
             digests: digests(draft.folder(), &manifest, follower),
-            ..Description::default()
         };
-        let held = match draft.commit(about, Durable::Soon) {
+        let held = match commit(&draft, &about) {
             Ok(held) => held,
             Err(error) => {
                 tracing::warn!(%error, "the checkpoint's data goes to the client's own folder");
-                move_over(draft.folder(), folder).map_err(failed)?;
+                copy_over(draft.folder(), folder).map_err(failed)?;
+                draft.discard();
                 return Ok(None);
             }
         };
         // What it had asked for is no longer needed.
-        drop(draft);
+        draft.discard();
+        let unconfirmed = (!manifest.left_running).then(|| (held.id().clone(), claim));
         let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let reference = Reference { entry: held.id().clone(), root: store.root().to_owned(), node };
         Manifest { store: Some(reference), files: BTreeMap::new(), digests: BTreeMap::new(), ..manifest }
             .write(folder, true)
             .map_err(failed)?;
         // What nobody names any longer goes while the client has its answer already.
-        store.prune_beside(limits);
+        store.prune_beside(limits, unconfirmed);
         Ok(Some(held))
     }
 }
@@ -200,15 +212,20 @@ fn digests(folder: &Path, manifest: &Manifest, follower: Option<Follower>) -> BT
     followed.into_iter().map(|(name, followed)| (name, followed.digest)).collect()
 }
 
-fn move_over(from: &Path, to: &Path) -> io::Result<()> {
-    for name in image::names(from)? {
-        let (from, to) = (from.join(&name), to.join(&name));
-        match fs::rename(&from, &to) {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                fs::copy(&from, &to)?;
-            }
-            moved => moved?,
-        }
+/// Others may have the store locked for a while.
+fn commit(draft: &Draft, about: &Description) -> Result<Held, store::Error> {
+    match draft.commit(about.clone(), Durable::Soon) {
+        Err(store::Error::Busy { .. }) => draft.commit(about.clone(), Durable::Soon),
+        done => done,
+    }
+}
+
+/// What says that it is complete comes last.
+fn copy_over(from: &Path, to: &Path) -> io::Result<()> {
+    let manifest = Manifest::read(from)?;
+    let files = manifest.files.keys().map(String::as_str);
+    for name in files.chain([FILE_NAME]) {
+        fs::copy(from.join(name), to.join(name))?;
     }
     Ok(())
 }

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::image::{Error, Image};
+use super::manifest;
 use crate::message::{cut, shown};
-use crate::pages::{Expected, check::Check, is_pages};
+use crate::pages::{Expected, check::Check};
 use crate::store::claims::Reference;
 use crate::store::{self, Content, Entry, Held, Store};
 
@@ -47,14 +48,20 @@ impl Image {
         }
     }
 
-    /// Begins to compare memory with what was written, if that was noted.
-    pub fn check_memory(&self) -> Result<Option<Check>, Error> {
+    /// Begins to compare with what was written what nobody has looked at yet: memory, and
+    /// all that is big.
+    pub fn check_rest(&self) -> Result<Option<Check>, Error> {
         let Some(held) = &self.held else { return Ok(None) };
-        let memory = held.record.files.iter().filter(|(name, _)| is_pages(name));
+        let looked_at = self.manifest.as_ref().map(|manifest| &manifest.digests);
+        let is_left = |name: &str| {
+            let is_known = looked_at.is_some_and(|digests| digests.contains_key(name));
+            !is_known && name != manifest::FILE_NAME
+        };
+        let rest = held.record.files.iter().filter(|(name, _)| is_left(name));
         let expected = |(name, content): (&String, &Content)| {
             (name.clone(), Expected { size: content.size, digest: content.digest.clone() })
         };
-        let check = Check::start(&self.place(), memory.map(expected).collect());
+        let check = Check::start(&self.place(), rest.map(expected).collect());
         check.map(Some).map_err(|problem| self.damaged(&problem.in_image()))
     }
 }

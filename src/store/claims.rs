@@ -117,6 +117,17 @@ impl Claim {
         }
     }
 
+    /// Whether its client's folder names an entry by now, or never will.
+    pub(super) fn is_kept(&self, id: &Id) -> Option<bool> {
+        let Claim::Known(place) = self else { return Some(true) };
+        match said(&place.folder) {
+            Ok(Said::Names(entry)) => Some(entry == id.as_str()),
+            // It may be half written.
+            Ok(Said::Nothing) | Err(_) => None,
+            Ok(Said::Gone | Said::Other) => Some(false),
+        }
+    }
+
     fn of(kind: Kind, folder: &Path) -> io::Result<Claim> {
         if !folder.is_absolute() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a claim's path isn't absolute"));

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::error::brief;
 use super::record::{self, Content};
 use super::{Durable, Error};
-use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::manifest::{self, Manifest};
 use crate::criu::images;
 use crate::pages::digest::{self, Digester};
 use crate::sys;
@@ -37,7 +37,7 @@ pub(super) fn complete(
                 None => digest::of(&file, Digester::default(), |_| {})?,
             };
             file.set_permissions(fs::Permissions::from_mode(0o600))?;
-            if durable == Durable::Now {
+            if durable == Durable::Now || name == manifest::FILE_NAME {
                 file.sync_all()?;
             }
             Ok(Content::new(file.metadata()?.len(), digest))

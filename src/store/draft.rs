@@ -41,9 +41,11 @@ pub enum Durable {
     Soon,
 }
 
-/// An entry that isn't complete. Dropped, it leaves nothing.
+/// An entry that isn't complete. Dropped, it leaves nothing but what may be all that is left of
+/// a container.
 #[derive(Debug)]
 pub struct Draft {
+    claimed: bool,
     store: Store,
     id: Id,
     name: Option<String>,
@@ -103,7 +105,8 @@ impl Store {
         let name = wish.name.map(str::to_owned);
         let reservation = Reservation { name: name.clone(), bytes: wish.bytes, claim: wish.claim.cloned() };
         // From here on what was made goes with the draft.
-        let draft = Draft { store: self.clone(), id, name, folder, lock_path, _lock: lock };
+        let claimed = wish.claim.is_some();
+        let draft = Draft { claimed, store: self.clone(), id, name, folder, lock_path, _lock: lock };
         serde_json::to_vec(&reservation)
             .map_err(io::Error::from)
             .and_then(|text| disk::write(&draft.lock_path, &text))
@@ -156,10 +159,19 @@ impl Store {
     /// Removes what dead processes left, but for what nobody else has. Not for whoever has the
     /// lock.
     pub(super) fn clean(&self) -> Result<Swept, Error> {
-        let swept = {
+        let (mut swept, complete) = {
             let _lock = self.lock()?;
             self.sweep()?
         };
+        for (id, lock) in complete {
+            match self.save(&id) {
+                Ok(()) => swept.saved.push(id),
+                Err(error) => {
+                    tracing::warn!(%error, %id, "a complete checkpoint can't be put into the store yet")
+                }
+            }
+            drop(lock);
+        }
         self.empty_rubbish()?;
         Ok(swept)
     }
@@ -170,10 +182,11 @@ impl Store {
         names.iter().try_for_each(|name| disk::remove_folder(&folder.join(name))).map_err(Error::at(&folder))
     }
 
-    /// Under the lock: nobody is about to make a draft, or to write an entry anew.
-    fn sweep(&self) -> Result<Swept, Error> {
+    /// Under the lock: nobody is about to make a draft, or to write an entry anew. What may be
+    /// all that is left of a container is looked at later, and belongs to us until then.
+    fn sweep(&self) -> Result<(Swept, Vec<(Id, Lock)>), Error> {
         let new = self.new_folder();
-        let mut swept = Swept::default();
+        let (mut swept, mut complete) = (Swept::default(), Vec::new());
         let mut sweep = || -> io::Result<()> {
             // A folder comes before the lock that belongs to it.
             for name in disk::names(&new)? {
@@ -181,40 +194,48 @@ impl Store {
                 let Some(id) = Id::parse(stem).filter(|id| end == "json" || !self.is_held(id)) else {
                     continue;
                 };
-                if end.is_empty() {
-                    if self.save(&new.join(&name), &id).is_some() {
-                        swept.saved.push(id);
-                        continue;
-                    }
-                    disk::rename(&new.join(&name), &self.rubbish_folder().join(id.as_str()))?;
-                    swept.dead += 1;
-                } else {
+                if !end.is_empty() {
                     disk::remove_file(&new.join(&name))?;
+                    continue;
                 }
+                if self.reservation(&id).claim.is_some() && may_be_the_last(&new.join(&name)) {
+                    let lock = Lock::file(&self.lock_path(&id))?;
+                    complete.extend(Lock::take(lock, How::Alone, Duration::ZERO).ok().map(|lock| (id, lock)));
+                    continue;
+                }
+                disk::rename(&new.join(&name), &self.rubbish_folder().join(id.as_str()))?;
+                swept.dead += 1;
             }
             Ok(())
         };
         sweep().map_err(Error::at(&new))?;
-        Ok(swept)
+        Ok((swept, complete))
     }
 
-    /// Who died when the checkpoint was complete may have ended the container already, and
-    /// then nothing else is left of it. It stays until somebody removes it.
-    fn save(&self, folder: &Path, id: &Id) -> Option<()> {
-        let claim = self.reservation(id).claim?;
-        let manifest =
-            Manifest::read(folder).ok().filter(|manifest| manifest.sealed && !manifest.left_running)?;
+    /// Who died when the checkpoint was complete may have ended the container already. It
+    /// stays until somebody removes it.
+    fn save(&self, id: &Id) -> Result<(), Error> {
+        let folder = self.new_folder().join(id.as_str());
+        let failed = Error::at(&folder);
+        let manifest = Manifest::read(&folder).map_err(&failed)?;
         let about = Description {
             container: manifest.container,
             namespace: manifest.namespace,
             taken_at: manifest.taken_at,
             pinned: true,
-            claims: vec![claim],
+            claims: self.reservation(id).claim.into_iter().collect(),
             ..Description::default()
         };
-        let files = contents::complete(folder, &about.digests, Durable::Now).ok()?;
-        Record::new(id.clone(), None, about, files).write(&folder.join(record::FILE_NAME)).ok()?;
-        disk::rename(folder, &self.entry_folder(id)).ok()
+        let container = about.container.clone();
+        let files = contents::complete(&folder, &about.digests, Durable::Now)?;
+        Record::new(id.clone(), None, about, files)
+            .write(&folder.join(record::FILE_NAME))
+            .map_err(&failed)?;
+        let _lock = self.lock()?;
+        disk::rename(&folder, &self.entry_folder(id)).map_err(&failed)?;
+        disk::remove_file(&self.lock_path(id)).map_err(&failed)?;
+        tracing::warn!(%id, container, "is kept, pinned: whoever took it ended when it was complete");
+        Ok(())
     }
 
     fn is_held(&self, id: &Id) -> bool {
@@ -277,7 +298,13 @@ impl Draft {
         let _lock = self.store.lock()?;
         let held = super::entry::lock(&self.folder, &self.id, How::Shared, Duration::ZERO)?;
         let folder = self.store.entry_folder(&self.id);
-        disk::rename(&self.folder, &folder).map_err(&failed)?;
+        std::fs::rename(&self.folder, &folder).map_err(&failed)?;
+        // From here on it is an entry, come what may.
+        for changed in [self.store.entries_folder(), self.store.new_folder()] {
+            if let Err(error) = disk::sync(&changed) {
+                tracing::warn!(%error, folder = %changed.display(), "isn't on the disk yet");
+            }
+        }
         if durable == Durable::Soon {
             // Last of all: what waits for the disk from now on waits for this, too.
             contents::write_back(&folder, record.files.keys());
@@ -287,8 +314,25 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// Nobody needs it.
+    pub fn discard(mut self) {
+        self.claimed = false;
+    }
+}
+
+/// A complete image of a container that was to be stopped.
+fn may_be_the_last(folder: &Path) -> bool {
+    Manifest::read(folder).is_ok_and(|manifest| manifest.sealed && !manifest.left_running)
+}
+
 impl Drop for Draft {
     fn drop(&mut self) {
+        if self.claimed && may_be_the_last(&self.folder) {
+            // The next operation makes it an entry.
+            tracing::warn!(folder = %self.folder.display(), "a complete checkpoint stays in the store");
+            return;
+        }
         let removed = disk::remove_folder(&self.folder).and_then(|()| disk::remove_file(&self.lock_path));
         if let Err(error) = removed {
             tracing::warn!(%error, folder = %self.folder.display(), "an incomplete checkpoint stays behind");

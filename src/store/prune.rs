@@ -7,27 +7,32 @@
 //! was when that was decided, and nobody holds it.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::claims::{Naming, Survey};
+use super::claims::{Claim, Naming, Survey};
 use super::draft::Swept;
 use super::entry::{Damaged, Entry};
 use super::lock::{Failure, How, Lock};
 use super::retention::{Limits, Standing, Summary, Why, decide};
-use super::{Error, Id, Store, disk};
+use super::{Error, Id, PATIENCE, Store, disk};
 use crate::checkpoint::manifest::now;
 
 const LOCK_FILE: &str = "pruning";
+/// From the answer to a client until it has taken note.
+const CONFIRMATION: Duration = Duration::from_secs(60);
+const SHORT_WAIT: Duration = Duration::from_millis(2);
+const LONG_WAIT: Duration = Duration::from_millis(100);
 
-static BESIDE: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
+/// Closed when the last one that was begun here beside others has ended.
+static BESIDE: Mutex<Option<Receiver<()>>> = Mutex::new(None);
 
-/// For the end of a process.
+/// For the end of a process; the next one does what isn't done by then.
 pub fn await_pruning() {
     let last = BESIDE.lock().unwrap_or_else(PoisonError::into_inner).take();
-    // What has happened to it is in the log.
-    let _ = last.map(JoinHandle::join);
+    let _ = last.map(|end| end.recv_timeout(PATIENCE));
 }
 
 #[derive(Debug, Default)]
@@ -84,16 +89,42 @@ impl Store {
 
     /// The same beside everything else. Whoever is killed meanwhile leaves the rest to the
     /// next; whoever ends by himself waits for it.
-    pub fn prune_beside(self, limits: Limits) {
-        let prune = move || match self.prune(&limits, now()) {
-            Ok(_) | Err(Error::Pruning { .. }) => {}
-            Err(error) => tracing::warn!(%error, "the checkpoint store isn't pruned"),
-        };
-        let earlier = BESIDE.lock().unwrap_or_else(PoisonError::into_inner).replace(thread::spawn(prune));
-        if let Some(earlier) = earlier {
-            // There was a whole checkpoint since it began.
-            let _ = earlier.join();
+    ///
+    /// An entry that is pinned because it may be all that is left of a container is so until
+    /// the client that claims it has taken note.
+    pub fn prune_beside(self, limits: Limits, unconfirmed: Option<(Id, Claim)>) {
+        let (running, end) = channel();
+        *BESIDE.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+        thread::spawn(move || {
+            if let Some((id, claim)) = unconfirmed {
+                self.confirm(&id, &claim);
+            }
+            match self.prune(&limits, now()) {
+                Ok(pruned) => pruned.unclear.iter().for_each(|(id, why)| {
+                    tracing::debug!(%id, why, "stays in the store");
+                }),
+                Err(Error::Pruning { .. }) => {}
+                Err(error) => tracing::warn!(%error, "the checkpoint store isn't pruned"),
+            }
+            drop(running);
+        });
+    }
+
+    fn confirm(&self, id: &Id, claim: &Claim) {
+        let begun = Instant::now();
+        while begun.elapsed() < CONFIRMATION {
+            match claim.is_kept(id) {
+                Some(true) => {
+                    if let Err(error) = self.set_pinned(id, false) {
+                        tracing::warn!(%error, "the checkpoint stays pinned");
+                    }
+                    return;
+                }
+                Some(false) => break,
+                None => thread::sleep((begun.elapsed() / 10).clamp(SHORT_WAIT, LONG_WAIT)),
+            }
         }
+        tracing::warn!(%id, "its client forgot the checkpoint: it stays, pinned, until cryo rm removes it");
     }
 
     fn doomed(

@@ -75,6 +75,11 @@ impl Blockers {
         (!blocking.is_empty()).then_some(Blockers(blocking))
     }
 
+    /// Whether it would do somewhere else.
+    pub(in crate::checkpoint) fn is_only_room(&self) -> bool {
+        self.0.iter().all(|finding| finding.what == What::NoSpace)
+    }
+
     pub fn findings(&self) -> &[Finding] {
         &self.0
     }

@@ -120,3 +120,42 @@ fn what_is_not_an_entry_is_left_alone() {
     assert!(strange.exists());
     assert_eq!(place.ids().len(), 0);
 }
+
+#[test]
+fn what_its_client_forgets_at_once_stays_pinned() {
+    for is_forgotten in [true, false] {
+        let place = Place::new();
+        let folder = place.docker("one");
+        let claim = Claim::docker(&folder).unwrap();
+        let claims = vec![claim.clone()];
+        let entry = place.described(None, Description { pinned: true, claims, ..Description::default() });
+        if is_forgotten {
+            fs::remove_dir(&folder).unwrap();
+        } else {
+            let manifest = serde_json::json!({"version": 1, "store": {"entry": entry.id().as_str()}});
+            fs::write(folder.join("cryo.json"), manifest.to_string()).unwrap();
+        }
+        place.store.clone().prune_beside(NO_LIMITS, Some((entry.id().clone(), claim)));
+        await_pruning();
+        assert_eq!(place.store.find(entry.id().as_str()).unwrap().record.pinned, is_forgotten);
+    }
+}
+
+#[test]
+fn what_may_be_the_last_of_a_container_outlasts_its_draft() {
+    for (is_discarded, kept) in [(false, 1), (true, 0)] {
+        let place = Place::new();
+        let claim = Claim::docker(&place.docker("one")).unwrap();
+        let wish = Wish { name: None, bytes: 0, claim: Some(&claim) };
+        let draft = place.store.begin(&wish, &NO_LIMITS).unwrap();
+        write_image(draft.folder());
+        write_manifest(draft.folder(), false);
+        if is_discarded {
+            draft.discard()
+        } else {
+            drop(draft)
+        }
+        assert_eq!(place.store.prune(&NO_LIMITS, 0).unwrap().saved.len(), kept);
+        assert_eq!((place.ids().len(), place.names("new").len()), (kept, 0));
+    }
+}
