@@ -21,9 +21,11 @@ pub(crate) fn command_line(pid: u32) -> String {
     String::from_utf8_lossy(&words).replace('\0', " ").trim().to_owned()
 }
 
-/// Dead ones that nobody has collected yet don't count.
+/// Dead ones that nobody has collected yet don't count. One that has threads left does, and
+/// holds what it has open, even if the first of them is dead.
 pub(crate) fn is_alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok()).any(|stat| {
         let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]);
         !matches!(state, Some(b'Z' | b'X'))
     })
