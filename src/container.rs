@@ -193,6 +193,11 @@ impl Container {
         self.snapshot.borrow().clone()
     }
 
+    /// Hears of every change, until it is gone.
+    pub fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.clone()
+    }
+
     /// Waits for the end of the container, or of one of its exec'd processes.
     pub async fn wait(&self, exec: Option<&str>) -> Result<Exit, Error> {
         let mut snapshot = self.snapshot.clone();

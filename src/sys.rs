@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -104,6 +105,27 @@ pub fn leave_users() -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }?)
 }
 
+/// Unmaps the pages of this program's code. They stay in the page cache, and each comes back
+/// when it is needed next.
+pub fn let_go_of_code() -> io::Result<()> {
+    let here = let_go_of_code as *const () as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let code = maps.lines().filter_map(code_range).find(|range| range.contains(&here));
+    let code = code.ok_or(io::ErrorKind::NotFound)?;
+    // SAFETY: the mapping can't be written to, so that every page of it is the file's; after
+    // the call the kernel maps it again, from there, when it is touched.
+    let done = unsafe { libc::madvise(code.start as *mut _, code.len(), libc::MADV_DONTNEED) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Where the code is that this line of a `maps` file tells of.
+fn code_range(line: &str) -> Option<Range<usize>> {
+    let mut words = line.split(' ');
+    let (start, end) = words.next()?.split_once('-')?;
+    let parse = |address| usize::from_str_radix(address, 16).ok();
+    (words.next()? == "r-xp").then_some(parse(start)?..parse(end)?)
+}
+
 /// Has the kernel write what of a file isn't on the disk yet, and doesn't wait for it.
 pub fn begin_writing_back(file: &File) -> io::Result<()> {
     // SAFETY: it touches no memory of this process, and the descriptor is open.
@@ -166,6 +188,16 @@ mod tests {
         assert_eq!(signal(64).map(Signal::as_raw), Some(64));
         assert_eq!(signal(0), None);
         assert_eq!(signal(65), None);
+    }
+
+    #[test]
+    fn code_that_was_let_go_still_runs() {
+        let line = "7f1000-7f3000 r-xp 00012000 fe:00 42   /usr/bin/shim";
+        assert_eq!(code_range(line), Some(0x7f_1000..0x7f_3000));
+        assert_eq!(code_range(&line.replace("r-xp", "rw-p")), None);
+        for _ in 0..3 {
+            let_go_of_code().unwrap();
+        }
     }
 
     #[test]

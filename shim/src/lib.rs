@@ -14,6 +14,7 @@ mod grpc;
 mod info;
 mod log;
 mod publish;
+mod rest;
 mod serve;
 mod start;
 mod stats;

@@ -27,6 +27,7 @@ use crate::bundle_files;
 use crate::content;
 use crate::convert;
 use crate::publish::timestamp;
+use crate::rest;
 use crate::stats;
 use crate::status;
 
@@ -170,6 +171,7 @@ impl Task for Service {
         // known here, and what was begun ends as it should.
         let made = tokio::spawn(async move {
             let container = Container::create(create, node).await?;
+            tokio::spawn(rest::between(container.changes()));
             let pid = container.snapshot().pid;
             reservation.take(container);
             Ok(pid)
