@@ -150,7 +150,7 @@ impl std::fmt::Display for Reach {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Reach::Below(limit) => write!(f, "≤ {limit}"),
-            Reach::BelowStock(limit) => write!(f, "≤ {limit} of stock"),
+            Reach::BelowStock(limit) => write!(f, "≤ {limit:.2} of stock"),
             Reach::AboveStock(limit) => write!(f, "≥ {limit} of stock"),
             Reach::BelowAlone(limit) => write!(f, "≤ {limit} of alone"),
         }

@@ -24,11 +24,14 @@ use place::Place;
 /// How often and how much; the shorter one is for trying things out.
 struct Extent {
     idle_shims: usize,
+    crowd: usize,
     settling: Duration,
     starts: usize,
     dumps: Vec<Dumps>,
     flow_gib: usize,
     flow_rounds: usize,
+    /// So many restores at once, of so many MiB.
+    at_once: (usize, usize),
     /// Through Docker: MiB of heap, and rounds.
     docker: Vec<(usize, usize)>,
 }
@@ -45,6 +48,7 @@ impl Extent {
         if quick {
             return Extent {
                 idle_shims: 3,
+                crowd: 20,
                 settling: Duration::from_secs(2),
                 starts: 5,
                 dumps: vec![
@@ -53,6 +57,7 @@ impl Extent {
                     dumps(0, Route::Content, 2),
                     dumps(256, Route::Content, 1),
                 ],
+                at_once: (4, 64),
                 flow_gib: 1,
                 flow_rounds: 3,
                 docker: vec![(0, 3), (256, 2)],
@@ -60,6 +65,7 @@ impl Extent {
         }
         Extent {
             idle_shims: 5,
+            crowd: 200,
             settling: Duration::from_secs(10),
             starts: 15,
             dumps: vec![
@@ -70,6 +76,7 @@ impl Extent {
                 dumps(256, Route::Content, 3),
                 dumps(1024, Route::Content, 1),
             ],
+            at_once: (10, 256),
             flow_gib: 4,
             flow_rounds: 5,
             docker: vec![(0, 9), (256, 5), (1024, 3)],
@@ -157,6 +164,7 @@ fn with_containerd(place: &Place, book: &mut Book, empty_calls: &mut EmptyCalls,
     empty_calls.containerd = Some(empty_call(place)?);
     say("idle shims");
     idle::measure(place, book, extent).during(|| "idle".into())?;
+    idle::crowd(place, book, extent).during(|| "many idle ones".into())?;
     say("stdout");
     flow::measure(place, book, extent).during(|| "stdout".into())?;
     for runtime in [Runtime::Runc, Runtime::Crun] {
@@ -165,6 +173,8 @@ fn with_containerd(place: &Place, book: &mut Book, empty_calls: &mut EmptyCalls,
         starts::measure(place, book, extent, runtime).during(|| format!("starting with {name}"))?;
         say(&format!("checkpoints and restores, {name}"));
         dumps::measure(place, book, extent, runtime).during(|| format!("checkpoints with {name}"))?;
+        say(&format!("restores at once, {name}"));
+        dumps::at_once::measure(place, book, extent, runtime).during(|| format!("restores with {name}"))?;
     }
     Ok(())
 }
