@@ -49,7 +49,8 @@ pub struct Create {
 /// How a container is run, as the client's options say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    pub runtime: PathBuf,
+    /// Missing if the client leaves it to the node.
+    pub runtime: Option<PathBuf>,
     pub runtime_root: PathBuf,
     pub systemd_cgroup: bool,
     pub no_pivot: bool,

@@ -18,6 +18,7 @@ mod options;
 pub mod processes;
 pub mod timers;
 
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -41,6 +42,17 @@ pub fn first_process() -> io::Result<u32> {
 /// The image that CRIU works with, as it names it to the scripts it runs.
 pub fn image_folder() -> PathBuf {
     std::env::var_os(IMAGE_VARIABLE).unwrap_or_default().into()
+}
+
+/// The library, which crun loads when it needs it, from where the system's loader looks.
+pub fn library() -> Option<PathBuf> {
+    let mut folders = Vec::new();
+    for folder in ["/usr/local/lib", "/usr/local/lib64", "/usr/lib64", "/lib64", "/usr/lib", "/lib"] {
+        folders.push(PathBuf::from(folder));
+        let inner = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        folders.extend(inner.filter(|path| path.to_string_lossy().ends_with("-linux-gnu")));
+    }
+    folders.into_iter().map(|folder| folder.join("libcriu.so.2")).find(|library| library.exists())
 }
 
 /// The name under which runc and crun both hand a network namespace to CRIU.

@@ -57,7 +57,11 @@ fn copy_into(file: &Path, folder: &Path) -> io::Result<()> {
 }
 
 pub(crate) fn find_criu() -> Result<(), Error> {
+    program("criu").map(drop).ok_or(Error::NoCriu)
+}
+
+/// A program's file, where PATH has it.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join("criu").is_file());
-    if found { Ok(()) } else { Err(Error::NoCriu) }
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }

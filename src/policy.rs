@@ -10,6 +10,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize;
+
 pub use hooks::{Hook, Stage};
 pub use node_file::{NodeFile, NotAllowed};
 pub use store::{Data, StoreSection};
@@ -59,6 +61,17 @@ pub struct Policy {
     hooks: Vec<Hook>,
     store: StoreSection,
     restore_folders: Vec<PathBuf>,
+    runtime: Runtime,
+}
+
+/// What runs containers whose client leaves that to the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    #[default]
+    Runc,
+    Crun,
+    Auto,
 }
 
 impl Policy {
@@ -82,7 +95,8 @@ impl Policy {
         }
         let hooks = node.chosen(wishes.hooks.as_deref().unwrap_or_default(), path)?;
         let (store, restore_folders) = (node.store().clone(), node.restore_folders().to_owned());
-        Ok(Policy { wishes, plugins: node.plugins.clone(), hooks, store, restore_folders })
+        let (plugins, runtime) = (node.plugins.clone(), node.runtime());
+        Ok(Policy { wishes, plugins, hooks, store, restore_folders, runtime })
     }
 
     /// What a checkpoint without options does. Docker means to stop the container, but tells
@@ -165,6 +179,11 @@ impl Policy {
     /// Where annotations may have containers restored from.
     pub fn restore_folders(&self) -> &[PathBuf] {
         &self.restore_folders
+    }
+
+    /// What runs containers whose client doesn't say.
+    pub fn runtime(&self) -> Runtime {
+        self.runtime
     }
 
     /// Where CRIU finds its plugins.

@@ -1,6 +1,7 @@
 //! The OCI runtime (runc, crun, or something that speaks like them), one method per
 //! verb. It owns the container's state; we ask it by its command line.
 
+pub mod choice;
 mod command;
 mod error;
 pub mod hook;

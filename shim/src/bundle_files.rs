@@ -7,6 +7,8 @@ use cryo::bundle::{OPTIONS, RUNTIME, SHIM_BINARY_PATH, write_atomically};
 use cryo_protos::runc;
 use serde::{Deserialize, Serialize};
 
+use crate::convert::is_usual;
+
 /// The options a container was made with, under the names that the stock shim gives
 /// them; what it adds one day is none of our business.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +91,8 @@ pub(crate) fn read(bundle: &Path) -> runc::Options {
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();
     let mut options = runc::Options::from(options);
-    if options.binary_name.is_empty() {
+    // What the node has chosen is only noted there.
+    if is_usual(&options.binary_name) {
         options.binary_name =
             std::fs::read_to_string(bundle.join(RUNTIME)).unwrap_or_default().trim().to_owned();
     }
@@ -116,8 +119,10 @@ mod tests {
         assert_eq!(read(bundle.path()), runc::Options::default());
         std::fs::write(bundle.path().join(OPTIONS), r#"{"future":{},"root":"/r"}"#).unwrap();
         assert_eq!(read(bundle.path()).root, "/r");
-        std::fs::write(bundle.path().join(OPTIONS), "{").unwrap();
         std::fs::write(bundle.path().join(RUNTIME), "crun").unwrap();
-        assert_eq!(read(bundle.path()).binary_name, "crun");
+        for options in ["{", r#"{"binary_name":"runc"}"#] {
+            std::fs::write(bundle.path().join(OPTIONS), options).unwrap();
+            assert_eq!(read(bundle.path()).binary_name, "crun");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! containerd's messages to the core's types. Total: an option type we don't know is
 //! named in the refusal, never guessed, and never a panic.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cryo::container::Options;
 use cryo::criu;
@@ -11,7 +11,6 @@ use cryo_protos::protobuf;
 use cryo_protos::protobuf::well_known_types::any::Any;
 use cryo_protos::{Named, is, linux_runc, runc, runtimeoptions};
 
-const DEFAULT_RUNTIME: &str = "runc";
 const DEFAULT_ROOT: &str = "/run/containerd/runc";
 
 #[derive(Debug, thiserror::Error)]
@@ -163,17 +162,22 @@ fn set(options: &mut runc::Options, key: &str, value: &toml::Value) -> Result<()
 
 /// The core's view of them.
 pub fn core_options(options: &runc::Options, namespace: &str) -> Options {
-    let or =
-        |value: &str, default: &str| if value.is_empty() { default.to_owned() } else { value.to_owned() };
+    let root = path(&options.root).unwrap_or_else(|| DEFAULT_ROOT.into());
     Options {
-        runtime: or(&options.binary_name, DEFAULT_RUNTIME).into(),
-        runtime_root: Path::new(&or(&options.root, DEFAULT_ROOT)).join(namespace),
+        runtime: Some(&options.binary_name).filter(|name| !is_usual(name)).map(PathBuf::from),
+        runtime_root: root.join(namespace),
         systemd_cgroup: options.systemd_cgroup,
         no_pivot: options.no_pivot_root,
         no_new_keyring: options.no_new_keyring,
         io_owner: (options.io_uid != 0 || options.io_gid != 0).then_some((options.io_uid, options.io_gid)),
         restore_work: path(&options.criu_work_path),
     }
+}
+
+/// Whether it leaves the choice to the node. Docker names the usual runtime for containers that
+/// are to have the usual one.
+pub(crate) fn is_usual(runtime: &str) -> bool {
+    ["", "runc"].contains(&runtime)
 }
 
 pub fn mounts(mounts: Vec<api::Mount>) -> Vec<Mount> {
@@ -192,6 +196,8 @@ pub fn path(text: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use cryo_protos::pack;
 
@@ -263,8 +269,19 @@ mod tests {
     #[test]
     fn defaults_are_the_stock_shims() {
         let options = core_options(&runc::Options::default(), "moby");
-        assert_eq!(options.runtime, Path::new("runc"));
+        assert_eq!(options.runtime, None);
         assert_eq!(options.runtime_root, Path::new("/run/containerd/runc/moby"));
         assert_eq!(options.io_owner, None);
+    }
+
+    #[test]
+    fn a_runtime_counts_as_named_if_it_is_not_the_usual_one() {
+        let named = |name: &str| {
+            let options = runc::Options { binary_name: name.into(), ..Default::default() };
+            core_options(&options, "moby").runtime
+        };
+        assert_eq!((named(""), named("runc")), (None, None));
+        assert_eq!(named("crun"), Some("crun".into()));
+        assert_eq!(named("/usr/bin/runc"), Some("/usr/bin/runc".into()));
     }
 }

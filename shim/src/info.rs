@@ -4,10 +4,11 @@
 //! options it doesn't know are no reason to fail.
 
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use cryo::policy::{NODE_FILE, NodeFile};
 use cryo::reaper::Reaper;
-use cryo::runtime::features;
+use cryo::runtime::{choice, features};
 use cryo_protos::introspection::{RuntimeInfo, RuntimeVersion};
 use cryo_protos::protobuf::Message;
 use cryo_protos::protobuf::well_known_types::any::Any;
@@ -38,31 +39,39 @@ fn info(options: &Any) -> RuntimeInfo {
         name: NAME.to_owned(),
         version: Some(version).into(),
         options: given.into(),
-        features: features_of(&core.runtime).into(),
+        features: features_of(core.runtime).into(),
         ..Default::default()
     }
 }
 
 /// The runtime's own words. Without any it has no optional features, as far as
 /// containerd is concerned.
-fn features_of(runtime: &Path) -> Option<Any> {
+fn features_of(runtime: Option<PathBuf>) -> Option<Any> {
     match ask(runtime) {
         Ok(features) => {
             Some(Any { type_url: FEATURES_TYPE.to_owned(), value: features.into(), ..Any::default() })
         }
         Err(error) => {
-            eprintln!("'{} features' tells nothing: {error}", runtime.display());
+            eprintln!("{error}");
             None
         }
     }
 }
 
-fn ask(runtime: &Path) -> Result<String, Error> {
+fn ask(runtime: Option<PathBuf>) -> Result<String, Error> {
     let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let event_loop = event_loop.map_err(Error::io("start the event loop"))?;
     event_loop.block_on(async {
         let reaper = Reaper::start().map_err(Error::io("become a subreaper"))?;
-        features(reaper, runtime).await.map_err(Error::other)
+        let runtime = match runtime {
+            Some(runtime) => runtime,
+            None => {
+                let node = NodeFile::read_or_default(Path::new(NODE_FILE), |error| eprintln!("{error}"));
+                choice::binary(node.runtime(), reaper, None).await
+            }
+        };
+        let told = features(reaper, &runtime).await;
+        told.map_err(|error| Error::other(format!("'{} features' tells nothing: {error}", runtime.display())))
     })
 }
 

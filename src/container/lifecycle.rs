@@ -15,7 +15,7 @@ use crate::operation::aside;
 use crate::policy::{self, Annotations, NodeFile, Policy};
 use crate::reaper::{Exit, Process, Reaper, parent};
 use crate::restore;
-use crate::runtime::{self, Ends, Runtime};
+use crate::runtime::{self, Ends, Flavour, Runtime, choice};
 use crate::stdio::{self, ConsoleSocket, ForConsole, Identity, Paths, Plan, Streams};
 
 /// How long a killed process may take to be gone.
@@ -151,9 +151,12 @@ pub(super) async fn in_force(annotations: &Annotations, node_file: &Path) -> Res
 async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Error> {
     let spec = Spec::read(&create.bundle)?;
     let policy = in_force(&spec.annotations, &node.policy).await?;
-    let options = &create.options;
+    let (options, image) = (&create.options, create.checkpoint.as_deref());
     let runtime = Runtime {
-        binary: options.runtime.clone(),
+        binary: match &options.runtime {
+            Some(named) => named.clone(),
+            None => choice::noted(&create.bundle, policy.runtime(), image, node.reaper).await?,
+        },
         root: options.runtime_root.clone(),
         bundle: create.bundle.clone(),
         id: create.id.clone(),
@@ -328,7 +331,7 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options, journal: &Jour
         Ok(reaper) => {
             let systemd_cgroup = options.systemd_cgroup || spec.has_systemd_cgroup();
             let runtime = Runtime {
-                binary: options.runtime.clone(),
+                binary: options.runtime.clone().unwrap_or_else(|| Flavour::Runc.name().into()),
                 root: options.runtime_root.clone(),
                 bundle: bundle.to_owned(),
                 id: id.to_owned(),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::hooks::{self, Hook};
 use super::store::{self, StoreSection};
 use super::wishes::{NAMES, NetworkLock, Problem, Tcp, Wishes, bytes, duration};
-use super::{Error, PREFIX, RESTORE_FROM};
+use super::{Error, PREFIX, RESTORE_FROM, Runtime};
 use crate::store::{Error as StoreError, Store};
 
 /// What could widen a container's rights or reach beyond it: only if the node's owner says so.
@@ -37,6 +37,7 @@ pub struct NodeFile {
     pub(super) usual: Wishes,
     hooks: BTreeMap<String, Hook>,
     store: StoreSection,
+    runtime: Runtime,
 }
 
 /// A limit, and how its owner wrote it.
@@ -60,6 +61,7 @@ struct Written {
     defaults: BTreeMap<String, toml::Value>,
     hooks: BTreeMap<String, hooks::Written>,
     store: store::Written,
+    runtime: Runtime,
 }
 
 #[derive(Default, Deserialize)]
@@ -130,7 +132,7 @@ impl NodeFile {
 
     pub(super) fn parse(text: &str) -> Result<NodeFile, String> {
         let written: Written = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        let Written { restore_from, allow, deny, plugins, limits, defaults, hooks, store } = written;
+        let Written { restore_from, allow, deny, plugins, limits, defaults, hooks, store, runtime } = written;
         for name in allow.iter().chain(&deny) {
             let known = name.strip_prefix(PREFIX).is_some_and(|wish| NAMES.contains(&wish));
             if !known && name != RESTORE_FROM {
@@ -152,7 +154,18 @@ impl NodeFile {
             return Err(format!("defaults.hooks: there is no [hooks.{missing}]"));
         }
         let store = store.understood()?;
-        Ok(NodeFile { restore_from, allow, deny, plugins, ghost_limit, timeout, usual, hooks, store })
+        Ok(NodeFile {
+            restore_from,
+            allow,
+            deny,
+            plugins,
+            ghost_limit,
+            timeout,
+            usual,
+            hooks,
+            store,
+            runtime,
+        })
     }
 
     /// Folders that containers may be restored from by annotation.
@@ -163,6 +176,11 @@ impl NodeFile {
     /// Where checkpoints are kept, and for how long.
     pub fn store(&self) -> &StoreSection {
         &self.store
+    }
+
+    /// What runs containers whose client doesn't say.
+    pub fn runtime(&self) -> Runtime {
+        self.runtime
     }
 
     /// Whether containers may have the annotation; the file at `path` is this one.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cryo::criu;
 use cryo::policy::{NODE_FILE, NodeFile};
 use cryo::reaper::Reaper;
 
@@ -82,7 +83,7 @@ pub(super) async fn gather(reaper: Reaper) -> Facts {
         runc_features,
         crun,
         crun_features,
-        libcriu: libcriu(),
+        libcriu: criu::library(),
         criu,
         criu_check: check,
         soft_dirty: dirty,
@@ -115,17 +116,6 @@ fn shim(path: &str) -> Option<PathBuf> {
     let beside = here.filter(|path| search::executable(path, root).is_some());
     let elsewhere: Vec<_> = path.split(':').filter(|folder| *folder != BIN).collect();
     beside.or_else(|| search::find(SHIM, &elsewhere.join(":"), root).map(|found| found.path))
-}
-
-/// crun loads it when it needs it, from where the system's loader looks.
-fn libcriu() -> Option<PathBuf> {
-    let mut folders = Vec::new();
-    for folder in ["/usr/local/lib", "/usr/local/lib64", "/usr/lib64", "/lib64", "/usr/lib", "/lib"] {
-        folders.push(PathBuf::from(folder));
-        let inner = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        folders.extend(inner.filter(|path| path.to_string_lossy().ends_with("-linux-gnu")));
-    }
-    folders.into_iter().map(|folder| folder.join("libcriu.so.2")).find(|library| library.exists())
 }
 
 fn kernel() -> Kernel {

@@ -164,7 +164,7 @@ fn is_usual(trace: &str) -> bool {
         return true;
     }
     let Some(path) = trace.strip_prefix("file ") else { return false };
-    // CRIU's cached probes; parents of per-container folders; pipes that ctr leaves;
+    // Cached probes, CRIU's and ours of crun; parents of per-container folders; pipes that ctr leaves;
     // what crun masks folders with, one for each of its state roots.
     path == "/run/criu.kdat"
         || path.starts_with("/run/containerd/fifo")
@@ -172,6 +172,7 @@ fn is_usual(trace: &str) -> bool {
         || path == "/run/containerd/runc"
         || path == "/run/crun"
         || path == "/run/cryo"
+        || path == "/run/cryo/crun"
         || path == "/run/cryo/stops"
         || path.ends_with("/.empty-directory")
         // dockerd removes these files once a minute; a namespace that is still there is

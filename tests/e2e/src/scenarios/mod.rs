@@ -3,6 +3,7 @@
 mod bootstrap;
 mod cgroups;
 mod checkpoints;
+mod choice;
 mod containerd_gone;
 mod contents;
 mod core;
@@ -50,6 +51,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         streams::scenarios(),
         socket::scenarios(),
         options::scenarios(),
+        choice::scenarios(),
         checkpoints::scenarios(),
         decisions::scenarios(),
         restores::scenarios(),
