@@ -169,8 +169,13 @@ impl Slot {
 
     /// What a specification calls the cgroup of container `id`.
     pub(crate) fn cgroup_of(&self, id: &str) -> String {
+        self.cgroup_by("cryo", id)
+    }
+
+    /// The same for whoever calls itself `maker` before systemd.
+    pub(crate) fn cgroup_by(&self, maker: &str, id: &str) -> String {
         if settings().systemd {
-            format!("{}:cryo:{id}", self.slice())
+            format!("{}:{maker}:{id}", self.slice())
         } else {
             format!("{}/{id}", self.containers_cgroup())
         }

@@ -216,7 +216,7 @@ impl<'d> Container<'d> {
     }
 
     pub(crate) fn cgroup(&self) -> String {
-        format!("{}/{}", self.docker.bench.slot.containers_cgroup(), self.id)
+        self.docker.bench.slot.cgroup_by("docker", &self.id)
     }
 
     /// Where dockerd keeps what it knows about the container.

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::super::failure::{During, Failure, Outcome};
 use super::super::image;
+use super::super::settings::settings;
 use super::super::slot::{BASE, Slot};
 use super::super::wait::eventually;
 use super::IMAGE;
@@ -20,15 +21,19 @@ pub(crate) struct Dockerd(Mutex<Option<Child>>);
 impl Dockerd {
     pub(crate) fn start(slot: &Slot) -> Outcome<Self> {
         // Containers outlive the daemon, so that its end can be tried in any scenario.
+        let (parent, driver) =
+            (slot.containers_cgroup(), if settings().systemd { "systemd" } else { "cgroupfs" });
         let config = json!({
             "experimental": true,
+            "exec-opts": [format!("native.cgroupdriver={driver}")],
             "live-restore": true,
             "containerd": "/run/containerd/containerd.sock",
             "data-root": slot.folder.join("docker"),
             "exec-root": "/run/docker",
             "pidfile": "/run/docker.pid",
             "hosts": ["unix:///run/docker.sock"],
-            "cgroup-parent": slot.containers_cgroup(),
+            // systemd's are named, not found by a path.
+            "cgroup-parent": if settings().systemd { parent.trim_start_matches('/') } else { &parent },
             "runtimes": {
                 "crun": { "path": "/usr/bin/crun" },
                 "cryo": { "runtimeType": "io.containerd.runc.cryo.v2" },
