@@ -28,6 +28,7 @@ flood BYTES                         dots, faster than that
 bytes                               every value a byte can have, 1000 times
 exit N                              end with that status
 idle                                do nothing
+pause                               the same, and reap: the first process of a pod
 signals                             name each signal; TERM ends it with 42
 tty                                 say what the terminal is like, also when it changes
 heap MIB                            hold random memory
@@ -69,6 +70,7 @@ fn run(words: &[&str]) -> io::Result<u8> {
         ["bytes"] => streams::bytes(),
         ["exit", status] => Ok(number(status)? as u8),
         ["idle"] => signals::idle(),
+        ["pause"] => signals::pause(),
         ["signals"] => signals::report(),
         ["tty"] => terminal::describe(),
         ["heap", mib] => memory::heap(number(mib)?),

@@ -4,6 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 /// Signals to be waited for. Make it before the first thread, which inherits the mask.
 pub(crate) struct Awaited(SigSet);
@@ -41,6 +42,15 @@ pub(crate) fn idle() -> io::Result<u8> {
     loop {
         awaited.next()?;
     }
+}
+
+/// Ends when it is asked to, and waits for whoever is orphaned until then.
+pub(crate) fn pause() -> io::Result<u8> {
+    let awaited = Awaited::new(&[Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM])?;
+    while awaited.next()? == Signal::SIGCHLD {
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|found| found != WaitStatus::StillAlive) {}
+    }
+    Ok(0)
 }
 
 pub(crate) fn report() -> io::Result<u8> {

@@ -15,6 +15,7 @@ use super::cgroup;
 use super::docker::Docker;
 use super::failure::{During, Failure, Outcome};
 use super::image;
+use super::kube::Kubelet;
 use super::matrix::{Combination, Runtime, Stream};
 use super::pipes::Kind;
 use super::settings::settings;
@@ -184,6 +185,9 @@ impl Bench {
             dockerd.ensure_running(&self.slot)?;
             Docker::at(self).tidy()?;
         }
+        if self.slot.is_for_pods() {
+            Kubelet::at(self).tidy()?;
+        }
         let mut namespaces =
             self.others.lock().map_err(|_| Failure::new("a trial's thread panicked"))?.clone();
         namespaces.push(self.slot.containerd_namespace());
@@ -215,7 +219,7 @@ impl Bench {
             }
         }
         for found in api.list_images()? {
-            if found.name != image::NAME {
+            if !self.slot.is_for_pods() && found.name != image::NAME {
                 api.delete_image(&found.name)?;
             }
         }

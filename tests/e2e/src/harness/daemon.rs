@@ -11,10 +11,11 @@ use nix::unistd::Pid;
 
 use super::api::{Api, Events};
 use super::failure::Outcome;
+use super::kube;
 use super::slot::Slot;
 use super::wait::{eventually, patient};
 
-/// The CRI is left out: nothing here uses it, and it wants CNI.
+/// Without the CRI, which wants CNI; `kube` has a configuration with it.
 const CONFIG: &str = r#"version = 2
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime", "io.containerd.cri.v1.images",
   "io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.internal.v1.tracing",
@@ -45,7 +46,8 @@ impl Daemon {
         // containerd's own is short enough to kill a clean-up on a slow machine.
         let cleanup = patient(CLEANUP).as_secs();
         let timeouts = format!("[timeouts]\n  \"io.containerd.timeout.shim.cleanup\" = \"{cleanup}s\"\n");
-        fs::write(config, format!("{root}{CONFIG}{timeouts}"))?;
+        let plugins = if slot.is_for_pods() { kube::configuration(slot) } else { CONFIG.into() };
+        fs::write(config, format!("{root}{plugins}{timeouts}"))?;
         let daemon = Daemon {
             log: slot.folder.join("containerd.log"),
             running: Mutex::new(None),
@@ -63,7 +65,8 @@ impl Daemon {
         let connect = || Api::connect(&socket, &slot.containerd_namespace()).ok();
         let api = eventually("containerd answers", connect)?;
         *self.running() = Some(Running { process, api: api.clone() });
-        self.events.follow(&api)
+        self.events.follow(&api)?;
+        if slot.is_for_pods() { kube::wait_until_ready(&api) } else { Ok(()) }
     }
 
     pub(crate) fn api(&self) -> Api {

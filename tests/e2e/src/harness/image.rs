@@ -16,6 +16,9 @@ use super::slot::{BASE, Slot};
 
 pub(crate) const NAME: &str = "cryo.test/guest:1";
 
+/// Of a pod's first container.
+pub(crate) const PAUSE: &str = "cryo.test/pause:1";
+
 /// The root file system alone, as `docker import` takes it.
 pub(crate) const ROOT: &str = "root.tar";
 
@@ -26,35 +29,44 @@ pub(crate) fn layer() -> &'static str {
     LAYER.get().expect("the image is built before the first slot is made")
 }
 
-/// Writes an OCI archive into `folder`.
+/// Writes OCI archives into `folder`.
 pub(crate) fn build(folder: &Path) -> Outcome {
     let layer = root_filesystem()?;
-    let layer_digest = digest(&layer);
+    write(
+        &layer,
+        NAME,
+        json!({ "Env": ["PATH=/bin"], "Cmd": ["guest", "idle"] }),
+        &folder.join("image.tar"),
+    )?;
+    write(&layer, PAUSE, json!({ "Entrypoint": ["/bin/guest", "pause"] }), &folder.join("pause.tar"))?;
+    fs::write(folder.join(ROOT), &layer)?;
+    LAYER.set(digest(&layer)).map_err(|_| Failure::new("the image was built twice"))
+}
+
+fn write(layer: &[u8], name: &str, defaults: Value, file: &Path) -> Outcome {
     let config = encode(&json!({
         "architecture": std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"),
         "os": "linux",
-        "config": { "Env": ["PATH=/bin"], "Cmd": ["guest", "idle"] },
-        "rootfs": { "type": "layers", "diff_ids": [layer_digest] },
+        "config": defaults,
+        "rootfs": { "type": "layers", "diff_ids": [digest(layer)] },
     }));
     let manifest = encode(&json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
     }));
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
-    entry["annotations"] = json!({ "io.containerd.image.name": NAME });
+    entry["annotations"] = json!({ "io.containerd.image.name": name });
     let index = encode(&json!({ "schemaVersion": 2, "manifests": [entry] }));
 
-    let mut archive = Builder::new(File::create(folder.join("image.tar"))?);
+    let mut archive = Builder::new(File::create(file)?);
     add(&mut archive, "oci-layout", &encode(&json!({ "imageLayoutVersion": "1.0.0" })), 0o644)?;
     add(&mut archive, "index.json", &index, 0o644)?;
-    for blob in [&layer, &config, &manifest] {
+    for blob in [layer, &config, &manifest] {
         add(&mut archive, &format!("blobs/{}", digest(blob).replace(':', "/")), blob, 0o644)?;
     }
-    archive.finish()?;
-    fs::write(folder.join(ROOT), &layer)?;
-    LAYER.set(layer_digest).map_err(|_| Failure::new("the image was built twice"))
+    Ok(archive.finish()?)
 }
 
 fn root_filesystem() -> Outcome<Vec<u8>> {
@@ -100,9 +112,18 @@ fn digest(blob: &[u8]) -> String {
     format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
-/// Imports the archive into a containerd namespace and unpacks it.
+/// Imports the guest's image into a containerd namespace and unpacks it.
 pub(crate) fn import(slot: &Slot, namespace: &str) -> Outcome {
-    let archive = format!("{BASE}/image.tar");
+    import_archive(slot, namespace, "image.tar")
+}
+
+/// The same for what pods need besides.
+pub(crate) fn import_pause(slot: &Slot, namespace: &str) -> Outcome {
+    import_archive(slot, namespace, "pause.tar")
+}
+
+fn import_archive(slot: &Slot, namespace: &str, archive: &str) -> Outcome {
+    let archive = format!("{BASE}/{archive}");
     let output = slot
         .command("ctr")
         .args(["--namespace", namespace, "images", "import", &archive])

@@ -34,6 +34,7 @@ impl Traces {
         traces.note_firewall(slot);
         traces.note_network_devices(slot);
         traces.note_docker(slot);
+        traces.note_pods(slot);
         traces
     }
 
@@ -118,6 +119,25 @@ impl Traces {
         }
     }
 
+    /// Addresses of pods, what the CRI keeps of them, and what containerd does.
+    fn note_pods(&mut self, slot: &Slot) {
+        if !slot.is_for_pods() {
+            return;
+        }
+        self.note_files(slot, "cni");
+        self.note_files(slot, "root/io.containerd.grpc.v1.cri");
+        let api = slot.daemon().api();
+        for container in api.list_containers().unwrap_or_default() {
+            self.note("container", container.id, "in containerd");
+        }
+        for snapshot in api.list_snapshots().unwrap_or_default() {
+            self.note("snapshot", snapshot, "in containerd");
+        }
+        for image in api.list_images().unwrap_or_default() {
+            self.note("image", image.name, "in containerd");
+        }
+    }
+
     fn beyond(&self, before: &Traces) -> Vec<String> {
         let new = self.0.iter().filter(|(name, _)| !before.0.contains_key(*name));
         new.map(|(name, detail)| format!("{name} {detail}").trim_end().to_owned())
@@ -181,6 +201,13 @@ fn is_usual(trace: &str) -> bool {
         // What crun compiled seccomp profiles to.
         || path.ends_with("/.cache")
         || path.contains("/.cache/seccomp")
+        || path.ends_with("/io.containerd.grpc.v1.cri/containers")
+        || path.ends_with("/io.containerd.grpc.v1.cri/sandboxes")
+        || path == "/run/netns"
+        // Where CNI keeps leases and what it has given out last.
+        || ["results", "networks", "networks/pods", "networks/pods/lock", "networks/pods/last_reserved_ip.0"]
+            .iter()
+            .any(|name| path.strip_prefix("/cni/") == Some(name))
         || path == "/run/docker/containerd"
         || path == "/run/docker/runtime-runc"
         || path == "/run/docker/runtime-runc/moby"

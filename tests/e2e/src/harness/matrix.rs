@@ -91,6 +91,12 @@ impl Scenario {
         self.fifo_only().impossible_if(|_, settings| settings.docker.is_none(), "there is no dockerd")
     }
 
+    /// Acts as the kubelet does, through the CRI.
+    pub(crate) fn with_kubelet(mut self) -> Self {
+        self.daemons = Daemons::ForPods;
+        self.fifo_only()
+    }
+
     /// Runs real programs.
     pub(crate) fn with_workloads(self) -> Self {
         self.impossible_if(|_, _| !has_workloads(), "there is no image of workloads")
@@ -108,6 +114,7 @@ impl Scenario {
         match self.daemons {
             Daemons::Containerd => format!("{}::{combination}", self.name),
             Daemons::Docker => format!("docker::{}::{}", self.name, combination.runtime.binary()),
+            Daemons::ForPods => format!("kube::{}::{}", self.name, combination.runtime.binary()),
         }
     }
 
@@ -207,3 +214,14 @@ macro_rules! docker_scenario {
     };
 }
 pub(crate) use docker_scenario;
+
+/// The same for a scenario that plays the kubelet.
+macro_rules! kube_scenario {
+    ($function:ident) => {
+        $crate::harness::Scenario::new(stringify!($function), |bench| {
+            $function($crate::harness::Kubelet::at(bench))
+        })
+        .with_kubelet()
+    };
+}
+pub(crate) use kube_scenario;

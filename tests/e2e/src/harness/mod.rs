@@ -17,6 +17,7 @@ mod door;
 mod failure;
 mod fakes;
 mod image;
+pub(crate) mod kube;
 pub(crate) mod leaks;
 mod matrix;
 mod output;
@@ -39,7 +40,10 @@ pub(crate) use docker::{Attached, Container, Docker, IMAGE as DOCKER_IMAGE};
 pub(crate) use door::Door;
 pub(crate) use failure::{During, Failure, Outcome, ensure, ensure_eq};
 pub(crate) use fakes::{Gate, Victim, fake, record_calls, record_runtime_calls};
-pub(crate) use matrix::{Combination, Runtime, Scenario, Skip, Stream, docker_scenario, scenario};
+pub(crate) use kube::{ContainerPlan, Kubelet, Pod, PodContainer, PodPlan, cri};
+pub(crate) use matrix::{
+    Combination, Runtime, Scenario, Skip, Stream, docker_scenario, kube_scenario, scenario,
+};
 pub(crate) use output::{Output, counted};
 pub(crate) use pipes::Kind;
 pub(crate) use settings::{Settings, Shim, Version, read as read_settings, settings};

@@ -48,10 +48,18 @@ impl Output {
         Output::collected(file, false)
     }
 
+    /// One that somebody else reads.
+    pub(super) fn fed() -> Self {
+        Output::empty(false)
+    }
+
+    fn empty(stuck: bool) -> Self {
+        let so_far = Mutex::new(SoFar { stuck, ..SoFar::default() });
+        Output(Arc::new(Shared { so_far, changed: Condvar::new() }))
+    }
+
     fn collected(file: File, stuck: bool) -> Self {
-        let shared =
-            Shared { so_far: Mutex::new(SoFar { stuck, ..SoFar::default() }), changed: Condvar::new() };
-        let output = Output(Arc::new(shared));
+        let output = Output::empty(stuck);
         let reader = output.clone();
         thread::spawn(move || reader.collect(file));
         output
@@ -81,11 +89,15 @@ impl Output {
                 Err(_) => break,
             }
         }
+        self.end();
+    }
+
+    pub(super) fn end(&self) {
         self.lock().ended = true;
         self.0.changed.notify_all();
     }
 
-    fn add(&self, bytes: &[u8]) {
+    pub(super) fn add(&self, bytes: &[u8]) {
         self.lock().bytes.extend_from_slice(bytes);
         self.0.changed.notify_all();
     }

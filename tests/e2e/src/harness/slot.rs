@@ -11,17 +11,20 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::cgroup;
 use super::daemon::Daemon;
 use super::docker::Dockerd;
 use super::failure::{During, Failure, Outcome};
 use super::image;
+use super::kube;
 use super::leaks::Traces;
 use super::settings::settings;
 use super::wait::eventually;
@@ -45,6 +48,8 @@ const SET_UP: &str = r#"
     mount --bind "$1/etc" /etc/cryo
     mkdir -p /var/lib/cryo
     mount --bind "$1/cryo" /var/lib/cryo
+    mkdir -p /var/lib/cni
+    mount --bind "$1/cni" /var/lib/cni
     ip link set lo up
     echo ready
     read -r _
@@ -57,6 +62,8 @@ pub(crate) enum Daemons {
     /// A dockerd beside containerd, and our shim in the stock one's place: Docker sends
     /// options of a checkpoint to no other name.
     Docker,
+    /// A containerd as on a node of Kubernetes, with a network for pods.
+    ForPods,
 }
 
 pub(crate) struct Slot {
@@ -74,7 +81,7 @@ impl Slot {
     fn new(number: usize, daemons: Daemons) -> Outcome<Self> {
         // Short, because a socket's path may have 107 characters.
         let folder = Path::new(BASE).join(number.to_string());
-        for name in ["run", "tmp", "etc", "cryo", "bin", "work"] {
+        for name in ["run", "tmp", "etc", "cryo", "cni", "bin", "work"] {
             fs::create_dir_all(folder.join(name))?;
         }
         let (mount_namespace, network_namespace) = namespaces(&folder)?;
@@ -91,8 +98,10 @@ impl Slot {
         };
         slot.daemon = Some(Daemon::start(&slot)?);
         image::import(&slot, &slot.containerd_namespace())?;
-        if daemons == Daemons::Docker {
-            slot.dockerd = Some(Dockerd::start(&slot)?);
+        match daemons {
+            Daemons::Containerd => {}
+            Daemons::Docker => slot.dockerd = Some(Dockerd::start(&slot)?),
+            Daemons::ForPods => kube::prepare(&slot)?,
         }
         slot.untouched = Traces::of(&slot);
         Ok(slot)
@@ -104,6 +113,10 @@ impl Slot {
 
     pub(crate) fn dockerd(&self) -> Option<&Dockerd> {
         self.dockerd.as_ref()
+    }
+
+    pub(crate) fn is_for_pods(&self) -> bool {
+        self.daemons == Daemons::ForPods
     }
 
     /// A command inside the slot.
@@ -155,7 +168,7 @@ impl Slot {
 
     /// The containerd namespace, and the parent cgroup of its containers, as with `ctr`.
     pub(crate) fn containerd_namespace(&self) -> String {
-        format!("e2e-{}", self.number)
+        if self.is_for_pods() { kube::NAMESPACE.into() } else { format!("e2e-{}", self.number) }
     }
 
     /// The cgroup of containerd and of the shims it starts.
@@ -181,9 +194,24 @@ impl Slot {
         }
     }
 
-    /// Without a dash, which would put it into another slice.
     fn slice(&self) -> String {
-        format!("e2e{}.slice", self.number)
+        format!("{}.slice", self.slice_name())
+    }
+
+    /// Without a dash, which would put it into another slice.
+    pub(crate) fn slice_name(&self) -> String {
+        format!("e2e{}", self.number)
+    }
+
+    /// Does something in the network of the slot; sockets keep belonging to it.
+    pub(crate) fn in_network<T: Send>(&self, act: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                move_into_link_name_space(self.network_namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+                act()
+            });
+            thread.join().map_err(|_| Failure::new("a thread in the slot's network panicked"))?
+        })
     }
 
     /// Where a path that is named inside lies outside.
@@ -285,6 +313,7 @@ pub(crate) fn tear_down() {
     // The slots' node files were mounted there; one of the machine's own stays.
     let _ = fs::remove_dir("/etc/cryo");
     let _ = fs::remove_dir("/var/lib/cryo");
+    let _ = fs::remove_dir("/var/lib/cni");
     while Command::new("umount").args(["-l", BASE]).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
     {
     }

@@ -16,6 +16,7 @@ mod harness_itself;
 mod hooks;
 mod identity;
 mod images;
+mod kube;
 mod lifecycle;
 mod limits;
 mod locks;
@@ -73,6 +74,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         locks::scenarios(),
         verdicts::scenarios(),
         docker::scenarios(),
+        kube::scenarios(),
     ];
     let all = areas.into_iter().flatten().collect();
     if settings().core { core::of(all) } else { all }

@@ -34,7 +34,7 @@ pub(crate) type Answer<T> = Result<T, Status>;
 
 #[derive(Clone)]
 pub(crate) struct Api {
-    channel: Channel,
+    pub(crate) channel: Channel,
     pub(crate) namespace: String,
     /// What calls make belongs to this lease, and stays as long as it exists.
     lease: Option<String>,

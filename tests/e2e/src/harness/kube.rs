@@ -1,0 +1,139 @@
+//! A node of Kubernetes without a kubelet: tests play it, by the CRI of the slot's containerd.
+//!
+//! A [`PodPlan`] becomes a [`Pod`], in which a [`ContainerPlan`] becomes a [`PodContainer`].
+//! Plans are what the kubelet would send, and can be changed before. A pod has its cgroup
+//! from us, as from the kubelet, and its logs below [`Pod::folder`].
+
+mod config;
+mod container;
+mod container_plan;
+pub(crate) mod cri;
+mod log;
+mod pod;
+mod pod_plan;
+mod stream;
+
+use std::fs;
+
+pub(crate) use config::{configuration, version_2};
+pub(crate) use container::PodContainer;
+pub(crate) use container_plan::ContainerPlan;
+pub(crate) use log::{Entry, entries};
+pub(crate) use pod::Pod;
+pub(crate) use pod_plan::PodPlan;
+pub(crate) use stream::{Forwarded, Streams};
+
+use super::api::Api;
+use super::bench::Bench;
+use super::cgroup;
+use super::failure::{Failure, Outcome};
+use super::image;
+use super::settings::settings;
+use super::slot::Slot;
+use super::wait::eventually;
+use cri::Cri;
+
+/// containerd's, for all that the CRI makes.
+pub(crate) const NAMESPACE: &str = "k8s.io";
+pub(super) const BRIDGE: &str = "cni0";
+
+/// The images that a node has from the start.
+const STAYING: [&str; 2] = [image::NAME, image::PAUSE];
+
+/// Makes a slot a node: a network for pods, and the image of their first containers.
+pub(super) fn prepare(slot: &Slot) -> Outcome {
+    let folder = slot.folder.join("net.d");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("pods.conflist"), config::network_description())?;
+    // There from the start, so that it isn't left over.
+    slot.command("ip").args(["link", "add", BRIDGE, "type", "bridge"]).status()?;
+    image::import_pause(slot, NAMESPACE)?;
+    let cri = Cri::by(&slot.daemon().api());
+    eventually("the CRI knows its images", || {
+        STAYING.iter().all(|name| cri.image(name).is_ok_and(|found| found.is_some())).then_some(())
+    })?;
+    eventually("the network is ready", || cri.is_ready().then_some(()))
+}
+
+/// After each start of containerd.
+pub(super) fn wait_until_ready(api: &Api) -> Outcome {
+    eventually("the CRI answers", || Cri::by(api).version().ok().map(drop))
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Kubelet<'b> {
+    pub(crate) bench: &'b Bench,
+}
+
+impl<'b> Kubelet<'b> {
+    pub(crate) fn at(bench: &'b Bench) -> Self {
+        Kubelet { bench }
+    }
+
+    pub(crate) fn cri(&self) -> Cri {
+        Cri::by(&self.bench.api())
+    }
+
+    /// What the shim and the runtime that are tested are called in a RuntimeClass.
+    pub(crate) fn handler(&self) -> &'static str {
+        config::tested(self.bench.runtime(), settings())
+    }
+
+    pub(crate) fn plan(self) -> PodPlan<'b> {
+        PodPlan::new(self, self.bench.next_id())
+    }
+
+    #[track_caller]
+    pub(crate) fn pod(self) -> Outcome<Pod<'b>> {
+        self.plan().start()
+    }
+
+    /// Has containerd start again with another configuration; the usual one is back afterwards.
+    pub(crate) fn reconfigure(&self, change: impl FnOnce(&str) -> String) -> Outcome {
+        let file = self.bench.slot.folder.join("containerd.toml");
+        let text = fs::read_to_string(&file)?;
+        let kept = file.with_extension("kept");
+        if !kept.exists() {
+            fs::write(kept, &text)?;
+        }
+        fs::write(&file, change(&text))?;
+        self.bench.restart_containerd(nix::sys::signal::Signal::SIGTERM)
+    }
+
+    /// Removes all that a trial may have made.
+    pub(super) fn tidy(&self) -> Outcome {
+        let file = self.bench.slot.folder.join("containerd.toml");
+        if file.with_extension("kept").exists() {
+            fs::rename(file.with_extension("kept"), &file)?;
+            self.bench.restart_containerd(nix::sys::signal::Signal::SIGTERM)?;
+        }
+        let cri = self.cri();
+        for pod in cri.pods()? {
+            // A shim may have been killed a moment ago: then containerd is cleaning up.
+            let mut last = String::new();
+            let removed = eventually("removed", || {
+                let answer = cri.stop_pod(&pod.id).and_then(|()| cri.remove_pod(&pod.id));
+                answer.map_err(|status| last = status.message().to_owned()).ok()
+            });
+            removed.map_err(|_| Failure::new(format!("pod {} could not be removed: {last}", pod.id)))?;
+        }
+        self.remove_pod_cgroups();
+        for found in cri.list_images()? {
+            if !found.repo_tags.iter().any(|tag| STAYING.contains(&tag.as_str())) {
+                cri.remove_image(&found.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As the kubelet does; what isn't empty stays, and is found.
+    fn remove_pod_cgroups(&self) {
+        let top = self.bench.slot.containers_cgroup();
+        for root in cgroup::roots() {
+            let folders = cgroup::tree(&root.join(top.trim_start_matches('/')));
+            for folder in folders.iter().skip(1).filter(|folder| pod_plan::is_pod_cgroup(folder)) {
+                let _ = fs::remove_dir(folder);
+            }
+        }
+    }
+}
