@@ -15,6 +15,7 @@ mod stream;
 
 use std::fs;
 
+pub(crate) use super::api::call;
 pub(crate) use config::{configuration, version_2};
 pub(crate) use container::PodContainer;
 pub(crate) use container_plan::ContainerPlan;

@@ -203,6 +203,7 @@ fn is_usual(trace: &str) -> bool {
         || path.contains("/.cache/seccomp")
         || path.ends_with("/io.containerd.grpc.v1.cri/containers")
         || path.ends_with("/io.containerd.grpc.v1.cri/sandboxes")
+        || path.ends_with("/io.containerd.grpc.v1.cri/image-volumes")
         || path == "/run/netns"
         // Where CNI keeps leases and what it has given out last.
         || ["results", "networks", "networks/pods", "networks/pods/lock", "networks/pods/last_reserved_ip.0"]
