@@ -107,7 +107,7 @@ fn descriptor(media_type: &str, blob: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": digest(blob), "size": blob.len() })
 }
 
-fn digest(blob: &[u8]) -> String {
+pub(super) fn digest(blob: &[u8]) -> String {
     let hash = Sha256::digest(blob);
     format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }

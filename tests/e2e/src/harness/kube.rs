@@ -11,6 +11,7 @@ pub(crate) mod cri;
 mod log;
 mod pod;
 mod pod_plan;
+mod registry;
 mod stream;
 
 use std::fs;
@@ -22,6 +23,7 @@ pub(crate) use container_plan::ContainerPlan;
 pub(crate) use log::{Entry, entries};
 pub(crate) use pod::Pod;
 pub(crate) use pod_plan::PodPlan;
+pub(crate) use registry::{PUBLISHED, Registry};
 pub(crate) use stream::{Forwarded, Streams};
 
 use super::api::Api;
@@ -89,6 +91,14 @@ impl<'b> Kubelet<'b> {
         self.plan().start()
     }
 
+    /// An image that containerd can pull again: one that it has from a registry.
+    #[track_caller]
+    pub(crate) fn published_image(&self) -> Outcome<Registry> {
+        let registry = Registry::serve(&self.bench.slot)?;
+        self.cri().pull(PUBLISHED)?;
+        Ok(registry)
+    }
+
     /// Has containerd start again with another configuration; the usual one is back afterwards.
     pub(crate) fn reconfigure(&self, change: impl FnOnce(&str) -> String) -> Outcome {
         let file = self.bench.slot.folder.join("containerd.toml");
@@ -119,10 +129,18 @@ impl<'b> Kubelet<'b> {
             removed.map_err(|_| Failure::new(format!("pod {} could not be removed: {last}", pod.id)))?;
         }
         self.remove_pod_cgroups();
-        for found in cri.list_images()? {
-            if !found.repo_tags.iter().any(|tag| STAYING.contains(&tag.as_str())) {
-                cri.remove_image(&found.id)?;
-            }
+        self.remove_images()
+    }
+
+    /// All but those that a node has from the start, which have a name and an id.
+    fn remove_images(&self) -> Outcome {
+        let mut staying = STAYING.map(str::to_owned).to_vec();
+        for name in STAYING {
+            staying.extend(self.cri().image(name)?.map(|image| image.id));
+        }
+        let api = self.bench.api();
+        for found in api.list_images()?.into_iter().filter(|found| !staying.contains(&found.name)) {
+            api.delete_image(&found.name)?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What a node of Kubernetes may rely on, through the CRI of an unmodified containerd.
 
+mod checkpoints;
 mod confinement;
 mod execs;
 mod figures;
@@ -23,6 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         figures::scenarios(),
         confinement::scenarios(),
         volumes::scenarios(),
+        checkpoints::scenarios(),
     ];
     areas.into_iter().flatten().collect()
 }

@@ -121,12 +121,9 @@ impl Cri {
         Ok(call(self.images().image_status(request))?.image)
     }
 
-    pub(crate) fn list_images(&self) -> Answer<Vec<Image>> {
-        Ok(call(self.images().list_images(ListImagesRequest::default()))?.images)
-    }
-
-    pub(crate) fn remove_image(&self, name: &str) -> Answer<()> {
-        call(self.images().remove_image(RemoveImageRequest { image: Some(image_of(name)) })).map(drop)
+    pub(crate) fn pull(&self, name: &str) -> Answer<String> {
+        let request = PullImageRequest { image: Some(image_of(name)), ..Default::default() };
+        Ok(call(self.images().pull_image(request))?.image_ref)
     }
 }
 
