@@ -20,7 +20,7 @@ pub(crate) use super::api::call;
 pub(crate) use config::{configuration, version_2};
 pub(crate) use container::PodContainer;
 pub(crate) use container_plan::ContainerPlan;
-pub(crate) use log::{Entry, entries};
+pub(crate) use log::entries;
 pub(crate) use pod::Pod;
 pub(crate) use pod_plan::PodPlan;
 pub(crate) use registry::{PUBLISHED, Registry};

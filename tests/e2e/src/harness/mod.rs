@@ -40,7 +40,7 @@ pub(crate) use docker::{Attached, Container, Docker, IMAGE as DOCKER_IMAGE};
 pub(crate) use door::Door;
 pub(crate) use failure::{During, Failure, Outcome, ensure, ensure_eq};
 pub(crate) use fakes::{Gate, Victim, fake, record_calls, record_runtime_calls};
-pub(crate) use kube::{ContainerPlan, Kubelet, Pod, PodContainer, PodPlan, cri};
+pub(crate) use kube::{ContainerPlan, Kubelet, Pod, PodContainer, cri};
 pub(crate) use matrix::{
     Combination, Runtime, Scenario, Skip, Stream, docker_scenario, kube_scenario, scenario,
 };

@@ -2,12 +2,17 @@
 
 mod checkpoints;
 mod confinement;
+mod daemons;
 mod execs;
+mod faults;
 mod figures;
+mod handlers;
 mod lives;
 mod logs;
+mod many;
 mod pods;
 mod sharing;
+mod talks;
 mod volumes;
 
 use std::fs;
@@ -25,6 +30,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         confinement::scenarios(),
         volumes::scenarios(),
         checkpoints::scenarios(),
+        talks::scenarios(),
+        many::scenarios(),
+        faults::scenarios(),
+        handlers::scenarios(),
+        daemons::scenarios(),
     ];
     areas.into_iter().flatten().collect()
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,7 +14,7 @@ use super::super::settings::settings;
 use super::super::wait::eventually;
 use super::cri::{ContainerState, ContainerStatus, Cri};
 use super::log::{Entry, entries};
-use super::pod::{bundle, pid_in};
+use super::pod::pid_in;
 use super::{ContainerPlan, Pod, Streams};
 
 pub(crate) struct PodContainer<'p, 'b> {
@@ -155,12 +155,8 @@ impl<'p, 'b> PodContainer<'p, 'b> {
     }
 
     /// By the CRI's own call, into a file.
-    pub(crate) fn checkpoint(&self, file: &std::path::Path) -> Answer<()> {
+    pub(crate) fn checkpoint(&self, file: &Path) -> Answer<()> {
         self.cri().checkpoint(&self.id, &file.display().to_string())
-    }
-
-    pub(crate) fn bundle(&self) -> PathBuf {
-        bundle(self.pod().plan.kubelet, &self.id)
     }
 
     /// As the runtime knows it.

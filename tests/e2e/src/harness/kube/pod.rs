@@ -1,6 +1,6 @@
 //! A pod that there is.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::super::api::Answer;
 use super::super::failure::{Failure, Outcome};
@@ -72,16 +72,6 @@ impl<'b> Pod<'b> {
         cri.remove_pod(&self.id)?;
         Ok(())
     }
-
-    pub(crate) fn bundle(&self) -> PathBuf {
-        bundle(self.plan.kubelet, &self.id)
-    }
-}
-
-/// containerd's folder for a task, seen from outside of the slot.
-pub(super) fn bundle(kubelet: super::Kubelet<'_>, id: &str) -> PathBuf {
-    let inside = format!("/run/containerd/io.containerd.runtime.v2.task/{}/{id}", super::NAMESPACE);
-    kubelet.bench.slot.outside(&inside)
 }
 
 /// What the CRI says about a first process.

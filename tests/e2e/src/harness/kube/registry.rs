@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use rustix::net::{Shutdown, shutdown};
 use serde_json::Value;
 
 use super::super::failure::{During, Failure, Outcome};
@@ -20,8 +21,14 @@ pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
 /// The guest's image, as it is called there.
 pub(crate) const PUBLISHED: &str = "127.0.0.1:5000/guest:1";
 
+#[derive(Default)]
+pub(crate) struct Registry {
+    content: Shelf,
+    doors: Mutex<Vec<TcpListener>>,
+}
+
 #[derive(Clone, Default)]
-pub(crate) struct Registry(Arc<Mutex<Content>>);
+struct Shelf(Arc<Mutex<Content>>);
 
 #[derive(Default)]
 struct Content {
@@ -49,10 +56,10 @@ impl Answer {
 }
 
 impl Registry {
-    /// One that has the guest's image, for a slot. It lasts as long as the slot's network does.
+    /// One that has the guest's image, for a slot.
     pub(crate) fn serve(slot: &Slot) -> Outcome<Self> {
         let registry = Registry::default();
-        registry.publish_guest()?;
+        registry.content.publish_guest()?;
         registry.serve_also(slot)?;
         Ok(registry)
     }
@@ -60,17 +67,30 @@ impl Registry {
     /// The same one, for another slot.
     pub(crate) fn serve_also(&self, slot: &Slot) -> Outcome {
         let listener = slot.in_network(|| Ok(TcpListener::bind(REGISTRY)?)).during(|| REGISTRY.into())?;
-        let registry = Arc::downgrade(&self.0);
+        let door = listener.try_clone()?;
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner).push(door);
+        let content = self.content.clone();
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                // Nobody has it any more: the next scenario may want the port.
-                let Some(content) = registry.upgrade() else { return };
-                thread::spawn(move || Registry(content).converse(stream));
+            while let Ok((stream, _)) = listener.accept() {
+                let content = content.clone();
+                thread::spawn(move || content.converse(stream));
             }
         });
         Ok(())
     }
+}
 
+/// The next scenario may want the port.
+impl Drop for Registry {
+    fn drop(&mut self) {
+        for door in self.doors.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // Ends the wait for the next one who comes.
+            let _ = shutdown(&door, Shutdown::Both);
+        }
+    }
+}
+
+impl Shelf {
     fn publish_guest(&self) -> Outcome {
         let mut archive = tar::Archive::new(File::open(format!("{BASE}/image.tar"))?);
         let mut content = self.lock();

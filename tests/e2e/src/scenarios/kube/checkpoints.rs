@@ -48,7 +48,7 @@ fn contents(archive: &Path) -> Outcome<BTreeMap<PathBuf, Vec<u8>>> {
     Ok(found)
 }
 
-fn archive(kubelet: Kubelet<'_>) -> Outcome<PathBuf> {
+pub(super) fn archive(kubelet: Kubelet<'_>) -> Outcome<PathBuf> {
     Ok(kubelet.bench.fresh_folder("checkpoints")?.join("checkpoint.tar"))
 }
 
