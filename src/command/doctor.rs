@@ -2,6 +2,7 @@
 
 mod daemons;
 mod facts;
+mod handlers;
 mod judge;
 mod table;
 mod words;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::command::Daemon;
@@ -11,7 +12,17 @@ use crate::command::{search, unit};
 /// Read no further into a program that may be ours under another name.
 const PROGRAM_BYTES: u64 = 64 << 20;
 /// Every build of the shim says this name of itself.
-const MARK: &[u8] = b"io.containerd.runc.cryo.v2";
+pub(super) const OWN_NAME: &str = "io.containerd.runc.cryo.v2";
+
+/// Where a daemon's configuration is unless it is told another place.
+const CONFIGURATION: &str = "/etc/containerd/config.toml";
+
+/// A containerd that can be asked what it makes of its configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Configured {
+    pub(super) program: PathBuf,
+    pub(super) file: PathBuf,
+}
 
 /// What a daemon would start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +44,8 @@ pub(super) struct Starts {
     pub(super) runs: bool,
     /// Whether it has CRIU in its PATH, as the shim gets the same.
     pub(super) criu: bool,
+    /// Nothing if it sees other files than we do.
+    pub(super) config: Option<Configured>,
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +126,7 @@ fn of_process(pid: u32, who: String, daemon: Daemon) -> Starts {
             own_name: Shim::Hidden,
             runs: true,
             criu: true,
+            config: None,
         };
     };
     let mut words = environment.split(|byte| *byte == 0);
@@ -123,7 +137,28 @@ fn of_process(pid: u32, who: String, daemon: Daemon) -> Starts {
     let (here, program) = (folder("cwd"), folder("exe"));
     let beside = program.parent().unwrap_or(Path::new("")).display().to_string();
     let path = format!("{}:{path}:{beside}", here.display());
-    Starts { runs: true, ..of_path(who, daemon, &path, &process.join("root")) }
+    let root = process.join("root");
+    let config =
+        sees_what_we_see(&root).then(|| Configured { file: configuration(&process, &here), program });
+    Starts { runs: true, config, ..of_path(who, daemon, &path, &root) }
+}
+
+fn sees_what_we_see(root: &Path) -> bool {
+    let same =
+        |one: &fs::Metadata, other: &fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+    fs::metadata(root).is_ok_and(|theirs| fs::metadata("/").is_ok_and(|ours| same(&theirs, &ours)))
+}
+
+/// The file that a containerd was started with.
+fn configuration(process: &Path, here: &Path) -> PathBuf {
+    let line = fs::read(process.join("cmdline")).unwrap_or_default();
+    let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let named = words.iter().enumerate().find_map(|(at, word)| match word.split_once('=') {
+        Some(("--config" | "-config" | "-c", file)) => Some(file),
+        None if ["--config", "-config", "-c"].contains(&&**word) => words.get(at + 1).map(|file| &**file),
+        _ => None,
+    });
+    here.join(named.unwrap_or(CONFIGURATION))
 }
 
 fn of_path(who: String, daemon: Daemon, path: &str, root: &Path) -> Starts {
@@ -137,10 +172,12 @@ fn of_path(who: String, daemon: Daemon, path: &str, root: &Path) -> Starts {
         })
     };
     let criu = search::find("criu", path, root).is_some();
-    Starts { who, daemon, stock_name: shim(STOCK_SHIM), own_name: shim(SHIM), runs: false, criu }
+    let program = search::find("containerd", path, root).filter(|_| root == Path::new("/"));
+    let config = program.map(|found| Configured { program: found.path, file: CONFIGURATION.into() });
+    Starts { who, daemon, stock_name: shim(STOCK_SHIM), own_name: shim(SHIM), runs: false, criu, config }
 }
 
-fn is_cryo(file: &Path) -> bool {
+pub(super) fn is_cryo(file: &Path) -> bool {
     let named = file.file_name().is_some_and(|name| name == SHIM);
     named || contains_mark(file).unwrap_or(false)
 }
@@ -148,7 +185,7 @@ fn is_cryo(file: &Path) -> bool {
 fn contains_mark(file: &Path) -> io::Result<bool> {
     let mut bytes = Vec::new();
     fs::File::open(file)?.take(PROGRAM_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes.windows(MARK.len()).any(|window| window == MARK))
+    Ok(bytes.windows(OWN_NAME.len()).any(|window| window == OWN_NAME.as_bytes()))
 }
 
 /// Processes of that name that aren't in a container: those have their own doctors.

@@ -9,6 +9,7 @@ use cryo::policy::{NODE_FILE, NodeFile};
 use cryo::reaper::Reaper;
 
 use super::daemons::{self, Starts};
+use super::handlers::{self, Handlers};
 use crate::command::root::{BIN, SHIM, USUAL_PATH};
 use crate::command::run::{Said, run};
 use crate::command::search;
@@ -36,6 +37,7 @@ pub(super) struct Facts {
     pub(super) node_file: NodeFileState,
     pub(super) dockers_containerd: Option<String>,
     pub(super) starts: Vec<Starts>,
+    pub(super) handlers: Vec<Handlers>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,7 @@ pub(super) async fn gather(reaper: Reaper) -> Facts {
         ask("criu", &["check"]),
         ask("criu", &["check", "--feature", "mem_dirty_track"]),
     );
+    let starts = daemons::starts(&path);
     Facts {
         root: rustix::process::geteuid().is_root(),
         systemd: Path::new("/run/systemd/system").is_dir(),
@@ -90,7 +93,8 @@ pub(super) async fn gather(reaper: Reaper) -> Facts {
         kernel: kernel(),
         node_file: node_file(),
         dockers_containerd: daemons::dockers_containerd(),
-        starts: daemons::starts(&path),
+        handlers: handlers::gather(reaper, &starts, &path, PATIENCE).await,
+        starts,
     }
 }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::daemons::{Shim, Starts};
 use super::facts::{Facts, Kernel, NodeFileState};
+use super::handlers;
 use super::words::{self, Version};
 use crate::command::Daemon;
 use crate::command::root::SHIM;
@@ -63,6 +64,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(finding("Docker's containerd", Part::Other, Fine, which, ""));
     }
     findings.extend(facts.starts.iter().flat_map(|found| starts(found, facts.systemd)));
+    findings.extend(facts.handlers.iter().flat_map(handlers::judge));
     findings
 }
 
@@ -72,7 +74,7 @@ fn install(daemon: Daemon, systemd: bool) -> String {
     format!("run `cryo install {}{restart}`", daemon.name())
 }
 
-fn finding(
+pub(super) fn finding(
     what: impl Into<String>,
     part: Part,
     state: State,
@@ -391,7 +393,9 @@ mod tests {
                 own_name: Shim::Cryo("/usr/local/bin/containerd-shim-cryo-v2".into()),
                 runs: true,
                 criu: true,
+                config: None,
             }],
+            handlers: Vec::new(),
         }
     }
 

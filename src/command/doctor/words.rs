@@ -1,7 +1,11 @@
 //! What other programs say about themselves, read from their own words.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
+
+pub(super) const STOCK_NAME: &str = "io.containerd.runc.v2";
 
 /// A version, as far as it decides anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +39,66 @@ pub(super) fn criu(text: &str) -> Option<&str> {
 pub(super) fn checkpoints(features: &str, annotation: &str) -> Option<bool> {
     let features: Value = serde_json::from_str(features).ok()?;
     Some(features["annotations"][annotation].as_str()? == "true")
+}
+
+/// How pods of a RuntimeClass are run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Handler {
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) path: String,
+    pub(super) pod_annotations: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Described {
+    pub(super) default: String,
+    pub(super) handlers: Vec<Handler>,
+}
+
+/// `containerd config dump`: all of its configuration, migrated to the version it has itself.
+/// Nothing if it leaves the CRI out.
+pub(super) fn handlers(text: &str) -> Option<Described> {
+    #[derive(Deserialize)]
+    struct Dump {
+        #[serde(default)]
+        disabled_plugins: Vec<String>,
+        #[serde(default)]
+        plugins: BTreeMap<String, toml::Value>,
+    }
+    #[derive(Deserialize)]
+    struct Cri {
+        containerd: Runtimes,
+    }
+    #[derive(Deserialize)]
+    struct Runtimes {
+        default_runtime_name: String,
+        #[serde(default)]
+        runtimes: BTreeMap<String, Runtime>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Runtime {
+        runtime_type: String,
+        runtime_path: String,
+        pod_annotations: Vec<String>,
+    }
+    let mut dump: Dump = toml::from_str(text).ok()?;
+    let name = ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]
+        .into_iter()
+        .find(|name| dump.plugins.get(*name).is_some_and(|section| section.get("containerd").is_some()))?;
+    let off = |wanted: &str| dump.disabled_plugins.iter().any(|plugin| plugin == wanted);
+    if off(name) || off("cri") || off("io.containerd.grpc.v1.cri") {
+        return None;
+    }
+    let cri: Cri = dump.plugins.remove(name)?.try_into().ok()?;
+    let handlers = cri.containerd.runtimes.into_iter().map(|(name, runtime)| Handler {
+        name,
+        kind: runtime.runtime_type,
+        path: runtime.runtime_path,
+        pod_annotations: runtime.pod_annotations,
+    });
+    Some(Described { default: cri.containerd.default_runtime_name, handlers: handlers.collect() })
 }
 
 /// `docker version --format '{{json .}}'`.
@@ -114,6 +178,28 @@ Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docke
         let server = Some(part("28.5.2", true));
         assert_eq!(docker(both), Some(Docker { client: part("28.5.2", false), server }));
         assert_eq!(docker("permission denied"), None);
+    }
+
+    #[test]
+    fn handlers_are_found_in_either_version_of_a_configuration() {
+        let text = |section: &str| {
+            format!(
+                "version = 3\ndisabled_plugins = []\n[plugins.'io.containerd.{section}'.containerd]\n\
+                 default_runtime_name = 'runc'\n\
+                 [plugins.'io.containerd.{section}'.containerd.runtimes.cryo]\n\
+                 runtime_type = 'io.containerd.runc.v2'\nruntime_path = '/x'\npod_annotations = ['cryo.*']\n\
+                 [plugins.'io.containerd.{section}'.containerd.runtimes.cryo.options]\nBinaryName = 'crun'\n"
+            )
+        };
+        for section in ["cri.v1.runtime", "grpc.v1.cri"] {
+            let found = handlers(&text(section)).unwrap();
+            assert_eq!(found.default, "runc");
+            let handler = &found.handlers[0];
+            let said = [handler.name.as_str(), &handler.kind, &handler.path, &handler.pod_annotations[0]];
+            assert_eq!(said, ["cryo", STOCK_NAME, "/x", "cryo.*"]);
+        }
+        let off = text("grpc.v1.cri").replace("= []", "= ['cri']");
+        assert_eq!([handlers(&off), handlers("version = 3"), handlers("no = ")], [None, None, None]);
     }
 
     #[test]

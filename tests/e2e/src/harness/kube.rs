@@ -101,14 +101,19 @@ impl<'b> Kubelet<'b> {
 
     /// Has containerd start again with another configuration; the usual one is back afterwards.
     pub(crate) fn reconfigure(&self, change: impl FnOnce(&str) -> String) -> Outcome {
+        self.configure(change)?;
+        self.bench.restart_containerd(nix::sys::signal::Signal::SIGTERM)
+    }
+
+    /// The same without a start, so that nothing has changed yet.
+    pub(crate) fn configure(&self, change: impl FnOnce(&str) -> String) -> Outcome {
         let file = self.bench.slot.folder.join("containerd.toml");
         let text = fs::read_to_string(&file)?;
         let kept = file.with_extension("kept");
         if !kept.exists() {
             fs::write(kept, &text)?;
         }
-        fs::write(&file, change(&text))?;
-        self.bench.restart_containerd(nix::sys::signal::Signal::SIGTERM)
+        Ok(fs::write(&file, change(&text))?)
     }
 
     /// Removes all that a trial may have made.

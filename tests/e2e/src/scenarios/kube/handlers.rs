@@ -1,7 +1,10 @@
 //! How a node has pods run by our shim: RuntimeClasses and what is behind them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+
+use serde_json::Value;
 
 use super::{counting, shims_of};
 use crate::harness::*;
@@ -19,6 +22,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .impossible_if(no_names, "the stock shim knows no annotations"),
         kube_scenario!(an_older_configuration_does_it_too)
             .impossible_if(|_, settings| settings.containerd < Version(2, 0), "it is the usual one"),
+        kube_scenario!(the_doctor_sees_what_pods_can_tell_us)
+            .impossible_if(no_names, "it is our own handlers that the doctor looks at"),
         kube_scenario!(our_shim_may_be_the_default).impossible_if(no_names, "only a path can be the default"),
     ]
 }
@@ -134,4 +139,30 @@ fn our_shim_may_be_the_default(kubelet: Kubelet<'_>) -> Outcome {
     let found = programs(kubelet, &[&pod.id, &id])?;
     ensure!(found.iter().all(|name| name == OURS), "the shims are {found:?}");
     pod.end()
+}
+
+/// Of the containerd of this slot, and of nobody else's.
+fn findings(kubelet: Kubelet<'_>) -> Outcome<BTreeMap<String, (String, String)>> {
+    // It may say that the machine isn't ready: that isn't what is asked for.
+    let said: Value = serde_json::from_str(&kubelet.bench.shell("cryo doctor --json || true", &[])?)?;
+    let own = kubelet.bench.slot.folder.display().to_string();
+    let text = |finding: &Value, name: &str| finding[name].as_str().unwrap_or_default().to_owned();
+    let all = said["findings"].as_array().into_iter().flatten();
+    let ours = all.filter(|finding| text(finding, "remedy").contains(&format!("{own}/containerd.toml")));
+    Ok(ours.map(|one| (text(one, "what"), (text(one, "state"), text(one, "remedy")))).collect())
+}
+
+fn the_doctor_sees_what_pods_can_tell_us(kubelet: Kubelet<'_>) -> Outcome {
+    let found = findings(kubelet)?;
+    let (state, remedy) = found.get("handler deaf").cloned().unwrap_or_default();
+    ensure_eq!(state, "warn", "what it thinks of the handler without a list: {found:?}");
+    ensure!(remedy.contains("pod_annotations = [\"cryo.*\"]"), "{remedy}");
+    ensure!(!found.contains_key("handler cryo"), "it complains of ours: {found:?}");
+    if settings().containerd < Version(2, 0) {
+        kubelet.configure(|text| text.replace("runtimes.runc]", "runtimes.other]"))?;
+        let (state, remedy) = findings(kubelet)?.get("handler runc").cloned().unwrap_or_default();
+        ensure_eq!(state, "missing", "what it thinks of a default that nothing describes");
+        ensure!(remedy.contains("CRI doesn't start"), "{remedy}");
+    }
+    Ok(())
 }
