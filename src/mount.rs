@@ -1,5 +1,6 @@
 //! A container's root file system: mounting what the client describes, and undoing it.
 
+mod helper;
 mod place;
 pub(crate) mod table;
 
@@ -36,8 +37,6 @@ pub struct Mount {
 pub enum Error {
     #[error("cannot mount {kind} {from} on {}: {cause}", on.display())]
     Mount { kind: String, from: String, on: PathBuf, cause: io::Error },
-    #[error("mount option {0:?} isn't supported by this shim")]
-    Option(String),
     #[error("cannot prepare {}: {cause}", path.display())]
     Folder { path: PathBuf, cause: io::Error },
     #[error("cannot unmount {}: {cause}", path.display())]
@@ -146,21 +145,26 @@ fn unescape(text: &str) -> String {
 }
 
 async fn mount_one(reaper: Reaper, request: &Mount, on: &Path) -> Result<(), Error> {
-    let mut options = Options::parse(&request.options)?;
-    if request.kind.starts_with("fuse") {
-        return Err(Error::Option(request.kind.clone()));
-    }
+    let mut options = Options::parse(&request.options);
     let failed = |cause: io::Error| Error::Mount {
         kind: request.kind.clone(),
         from: request.source.clone(),
         on: on.to_owned(),
         cause,
     };
-    let Some(owners) = options.owners.take() else {
-        return options.apply(request, on).map_err(failed);
+    let owners = match options.owners.take() {
+        Some(owners) => Some(owners.namespace(reaper).await.map_err(failed)?),
+        None => None,
     };
-    let namespace = owners.namespace(reaper).await.map_err(failed)?;
-    options.apply_mapped(request, on, namespace.as_fd()).map_err(failed)
+    if helper::is_needed(request) {
+        helper::mount(reaper, request, on).await.map_err(failed)?;
+        return owners.map_or(Ok(()), |owners| map_tree(on, on, owners.as_fd())).map_err(failed);
+    }
+    match owners {
+        None => options.apply(request, on),
+        Some(owners) => options.apply_mapped(request, on, owners.as_fd()),
+    }
+    .map_err(failed)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -190,7 +194,7 @@ impl Owners {
 struct Recursive(bool);
 
 impl Options {
-    fn parse(words: &[String]) -> Result<Options, Error> {
+    fn parse(words: &[String]) -> Options {
         let mut options = Options {
             flags: MountFlags::empty(),
             bind: None,
@@ -198,18 +202,16 @@ impl Options {
             owners: None,
             data: Vec::new(),
         };
-        for word in words {
-            options.add(word)?;
-        }
-        Ok(options)
+        words.iter().for_each(|word| options.add(word));
+        options
     }
 
-    fn add(&mut self, word: &str) -> Result<(), Error> {
+    fn add(&mut self, word: &str) {
         let (flag, on) = match word {
-            "" | "defaults" | "async" => return Ok(()),
+            "" | "defaults" | "async" => return,
             "bind" | "rbind" => {
                 self.bind = Some(Recursive(word == "rbind"));
-                return Ok(());
+                return;
             }
             "ro" => (MountFlags::RDONLY, true),
             "rw" => (MountFlags::RDONLY, false),
@@ -231,22 +233,18 @@ impl Options {
             _ => return self.add_other(word),
         };
         self.flags.set(flag, on);
-        Ok(())
     }
 
-    fn add_other(&mut self, word: &str) -> Result<(), Error> {
+    fn add_other(&mut self, word: &str) {
         if let Some(propagation) = propagation(word) {
             self.propagation = Some(propagation);
         } else if let Some(users) = word.strip_prefix("uidmap=") {
             self.owners.get_or_insert_default().users = users.to_owned();
         } else if let Some(groups) = word.strip_prefix("gidmap=") {
             self.owners.get_or_insert_default().groups = groups.to_owned();
-        } else if word == "loop" {
-            return Err(Error::Option(word.to_owned()));
         } else {
             self.data.push(word.to_owned());
         }
-        Ok(())
     }
 
     fn apply(&self, request: &Mount, on: &Path) -> io::Result<()> {
@@ -385,18 +383,12 @@ mod tests {
 
     #[test]
     fn options_are_told_from_data_of_the_file_system() {
-        let options = Options::parse(&words(&["ro", "nodev", "index=off", "rslave"])).unwrap();
+        let options = Options::parse(&words(&["ro", "nodev", "index=off", "rslave"]));
         assert_eq!(options.flags, MountFlags::RDONLY | MountFlags::NODEV);
         assert_eq!(options.data, ["index=off"]);
         let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         assert_eq!(options.propagation, Some(slave));
-        assert_eq!(Options::parse(&words(&["ro", "rw"])).unwrap().flags, MountFlags::empty());
-    }
-
-    #[test]
-    fn what_we_cannot_do_is_refused_by_name() {
-        let error = Options::parse(&words(&["loop"])).unwrap_err();
-        assert!(error.to_string().contains("\"loop\""));
+        assert_eq!(Options::parse(&words(&["ro", "rw"])).flags, MountFlags::empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use containerd_client::services::v1 as wire;
-use containerd_client::types::Descriptor;
+use containerd_client::types::{Descriptor, Mount};
 use cryo_protos::runc::Options;
 use serde_json::{Value, json};
 
@@ -29,6 +29,7 @@ pub(crate) struct Blueprint<'b> {
     checkpoint: Option<Descriptor>,
     no_options: bool,
     owner: Option<u32>,
+    root: Option<Mount>,
 }
 
 impl<'b> Blueprint<'b> {
@@ -53,8 +54,20 @@ impl<'b> Blueprint<'b> {
             checkpoint: None,
             no_options: false,
             owner: None,
+            root: None,
         };
         blueprint.stdio(bench.stdio())
+    }
+
+    /// Another root file system than its snapshot.
+    pub(crate) fn root(mut self, kind: &str, source: &Path, options: &[&str]) -> Self {
+        self.root = Some(Mount {
+            r#type: kind.into(),
+            source: source.display().to_string(),
+            options: options.iter().map(|&word| word.to_owned()).collect(),
+            ..Mount::default()
+        });
+        self
     }
 
     pub(crate) fn change(mut self, change: impl FnOnce(&mut Value)) -> Self {
@@ -229,7 +242,10 @@ impl<'b> Blueprint<'b> {
     #[track_caller]
     pub(crate) fn prepare(self, pipes: Pipes) -> Outcome<Prepared<'b>> {
         let api = self.bench.api().in_namespace(&self.namespace);
-        let rootfs = self.bench.root_filesystem(&api, &self.id, self.owner)?;
+        let rootfs = match self.root.clone() {
+            Some(root) => vec![root],
+            None => self.bench.root_filesystem(&api, &self.id, self.owner)?,
+        };
         let record = wire::Container {
             id: self.id.clone(),
             image: image::NAME.into(),

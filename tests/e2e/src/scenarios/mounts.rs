@@ -3,6 +3,7 @@
 
 mod injected;
 mod propagation;
+mod roots;
 mod shm;
 mod sources;
 
@@ -18,7 +19,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_tree_in_memory_comes_back_as_it_was),
         scenario!(what_hides_the_kernels_files_can_not_be_written_after_a_restore).cryo_only(WRITABLE),
     ];
-    let all = [own, injected::scenarios(), propagation::scenarios(), shm::scenarios(), sources::scenarios()];
+    let all = [
+        own,
+        injected::scenarios(),
+        propagation::scenarios(),
+        roots::scenarios(),
+        shm::scenarios(),
+        sources::scenarios(),
+    ];
     all.into_iter().flatten().map(|scenario| scenario.fifo_only().restores()).collect()
 }
 
