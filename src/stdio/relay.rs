@@ -5,21 +5,26 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, sleep};
 
 use super::{Console, Error, Target, open_error};
 
 /// As much as a pipe can hold by default, and more where somebody enlarged it.
 const SPLICE_BYTES: usize = 1 << 20;
 const BUFFER_BYTES: usize = 8 << 10;
+/// Much longer than it takes on a machine that is busy.
+const LATE_CLIENTS: Duration = Duration::from_secs(10);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 pub(super) enum Output {
     /// Opened for reading as well: a client that goes away never breaks the writer,
@@ -49,6 +54,27 @@ impl Output {
         Ok(Output::Fifo(sender))
     }
 
+    /// containerd's clients open their end in the background, where nothing says that they
+    /// are done when they call us. Whoever comes when all was said and the pipe is closed again
+    /// would wait for ever: so it stays open for a while if nobody reads.
+    fn end(self) {
+        let Output::Fifo(fifo) = self else { return };
+        // As a writer alone we are told whether anybody reads.
+        let Ok(writer) = pipe::OpenOptions::new().open_sender(format!("/proc/self/fd/{}", fifo.as_raw_fd()))
+        else {
+            return;
+        };
+        drop(fifo);
+        if !is_read(&writer) {
+            tokio::spawn(async move {
+                let until = Instant::now() + LATE_CLIENTS;
+                while !is_read(&writer) && Instant::now() < until {
+                    sleep(BETWEEN_LOOKS).await;
+                }
+            });
+        }
+    }
+
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Output::Fifo(fifo) => fifo.write_all(bytes).await,
@@ -56,6 +82,13 @@ impl Output {
             Output::Null(_) => Ok(()),
         }
     }
+}
+
+fn is_read(writer: &pipe::Sender) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut waited = [PollFd::new(writer, PollFlags::empty())];
+    // One that can't be asked is none to wait for.
+    poll(&mut waited, Some(&now)).is_err() || !waited[0].revents().contains(PollFlags::ERR)
 }
 
 fn null() -> io::Result<File> {
@@ -94,6 +127,7 @@ pub(super) async fn from_pipe(mut from: pipe::Receiver, mut to: Output) {
             let _ = discard(&from, &null).await;
         }
     }
+    to.end();
 }
 
 /// What the client sends, to the process. Ends quietly when the process has gone.
@@ -115,6 +149,7 @@ pub(super) async fn from_console(console: Console, mut to: Output) {
         }
         consume_budget().await;
     }
+    to.end();
 }
 
 pub(super) async fn into_console(mut from: pipe::Receiver, console: Console) {
