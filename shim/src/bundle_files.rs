@@ -80,7 +80,13 @@ pub(crate) fn write(bundle: &Path, options: &runc::Options) -> io::Result<()> {
     write_atomically(&bundle.join(RUNTIME), options.binary_name.as_bytes())?;
     // Without it, containerd may call another shim's `delete` on this bundle.
     let us = std::fs::read_link("/proc/self/exe")?;
-    write_atomically(&bundle.join(SHIM_BINARY_PATH), us.as_os_str().as_encoded_bytes())
+    write_atomically(&bundle.join(SHIM_BINARY_PATH), place(us.as_os_str().as_encoded_bytes()))
+}
+
+/// Where a program lies. The kernel marks one that was replaced by a newer version, and that
+/// one does for us as well.
+fn place(link: &[u8]) -> &[u8] {
+    link.strip_suffix(b" (deleted)").unwrap_or(link)
 }
 
 /// What a shim, ours or the stock one, left in the bundle; defaults if it got not even
@@ -111,6 +117,12 @@ mod tests {
         assert_eq!(read(bundle.path()), options);
         let text = std::fs::read_to_string(bundle.path().join(OPTIONS)).unwrap();
         assert_eq!(text, r#"{"io_uid":5,"binary_name":"crun"}"#);
+    }
+
+    #[test]
+    fn a_program_that_was_replaced_is_named_by_its_place() {
+        assert_eq!(place(b"/usr/local/bin/shim (deleted)"), b"/usr/local/bin/shim");
+        assert_eq!(place(b"/usr/local/bin/shim"), b"/usr/local/bin/shim");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) guest: PathBuf,
     /// The folder of our shim's binary.
     pub(crate) cryo_bin: Option<PathBuf>,
+    /// The folder of another build of it: the version before.
+    pub(crate) previous: Option<PathBuf>,
     /// Where logs of failed trials are stored.
     pub(crate) out: Option<PathBuf>,
     pub(crate) containerd: Version,
@@ -96,6 +98,7 @@ pub(crate) fn read(args: &mut Vec<String>) -> Outcome {
     let settings = Settings {
         shim,
         guest,
+        previous: cryo_bin.as_ref().map(|folder| folder.join("previous")).filter(|folder| folder.exists()),
         cryo_bin,
         out: env::var_os("CRYO_E2E_OUT").map(PathBuf::from),
         containerd: version_of("containerd")?,

@@ -50,9 +50,25 @@ const DOCKER: &[&str] = &[
     "a_cgroup_namespace_of_the_host_or_its_own_comes_back",
 ];
 
+const KUBERNETES: &[&str] = &[
+    "a_pod_comes_and_goes",
+    "a_pods_figures_have_its_network_and_containers",
+    "limits_can_be_changed_while_it_runs",
+    "running_out_of_memory_is_the_reason",
+    "containers_of_every_state_are_found_again",
+    "a_killed_shim_ends_its_container_alone",
+    "a_checkpoint_is_an_archive_and_the_container_runs_on",
+    "a_container_starts_from_an_archive",
+];
+
 pub(super) fn of(mut all: Vec<Scenario>) -> Vec<Scenario> {
-    let names = |daemons| if daemons == Daemons::Docker { DOCKER } else { CONTAINERD };
+    let names = |daemons| match daemons {
+        Daemons::Containerd => CONTAINERD,
+        Daemons::Docker => DOCKER,
+        Daemons::ForPods => KUBERNETES,
+    };
     all.retain(|scenario| names(scenario.daemons).contains(&scenario.name));
-    assert_eq!(all.len(), CONTAINERD.len() + DOCKER.len(), "a scenario has another name now");
+    let wanted = CONTAINERD.len() + DOCKER.len() + KUBERNETES.len();
+    assert_eq!(all.len(), wanted, "a scenario has another name now");
     all
 }

@@ -13,6 +13,7 @@ mod many;
 mod pods;
 mod sharing;
 mod talks;
+mod upgrades;
 mod volumes;
 
 use std::fs;
@@ -32,6 +33,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         checkpoints::scenarios(),
         talks::scenarios(),
         many::scenarios(),
+        upgrades::scenarios(),
         faults::scenarios(),
         handlers::scenarios(),
         daemons::scenarios(),

@@ -19,6 +19,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         kube_scenario!(a_container_starts_from_an_archive).restores(),
         kube_scenario!(two_containers_of_a_pod_come_back_into_a_new_one).restores(),
         kube_scenario!(a_container_from_an_archive_is_one_like_any_other).restores(),
+        kube_scenario!(a_container_from_an_archive_logs_on_over_a_restart).restores(),
     ];
     with_archive
         .into_iter()
@@ -177,5 +178,20 @@ fn a_container_from_an_archive_is_one_like_any_other(kubelet: Kubelet<'_>) -> Ou
     kubelet.bench.restart_containerd(nix::sys::signal::Signal::SIGTERM)?;
     container.stop(20)?;
     ensure_eq!(container.status()?.exit_code, 42, "the exit code");
+    pod.end()
+}
+
+fn a_container_from_an_archive_logs_on_over_a_restart(kubelet: Kubelet<'_>) -> Outcome {
+    let _registry = kubelet.published_image()?;
+    let pod = kubelet.pod()?;
+    let original = published(&pod, &["count"]).start()?;
+    original.wait_for_counting(3)?;
+    let file = archive(kubelet)?;
+    original.checkpoint(&file)?;
+    let copy = pod.container(&[]).name("copy").image(&file.display().to_string()).start()?;
+    copy.wait_for_counting(3)?;
+    kubelet.bench.restart_containerd(nix::sys::signal::Signal::SIGTERM)?;
+    original.wait_for_counting(3)?;
+    copy.wait_for_counting(3)?;
     pod.end()
 }

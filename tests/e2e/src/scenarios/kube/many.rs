@@ -49,7 +49,7 @@ fn fifty_pods_leave_nothing(kubelet: Kubelet<'_>) -> Outcome {
 }
 
 /// Some at a time, in any order; the answers are in theirs.
-fn for_each<T: Send, R: Send>(
+pub(super) fn for_each<T: Send, R: Send>(
     things: impl IntoIterator<Item = T>,
     act: impl Fn(T) -> Outcome<R> + Sync,
 ) -> Outcome<Vec<R>> {
