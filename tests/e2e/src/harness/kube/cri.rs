@@ -1,12 +1,13 @@
 //! Calls of the CRI, as the kubelet makes them.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use containerd_client::tonic::transport::Channel;
 pub(crate) use k8s_cri::v1::*;
 use runtime_service_client::RuntimeServiceClient;
 
-use super::super::api::{Answer, Api, DEADLINE, call, call_within};
+use super::super::api::{Answer, Api, DEADLINE, RUNTIME, call, call_within};
 
 /// ExecSync answers up to 16 MiB of each stream.
 const LONGEST_ANSWER: usize = 40 << 20;
@@ -116,6 +117,22 @@ impl Cri {
         call_within(USUAL.max(DEADLINE), self.runtime().checkpoint_container(request)).map(drop)
     }
 
+    /// What is told of containers and pods from now on.
+    pub(crate) fn events(&self) -> Events {
+        let mut runtime = self.runtime();
+        let events = Events::default();
+        let told = events.0.clone();
+        // Nothing is answered before the first event.
+        RUNTIME.spawn(async move {
+            let Ok(answer) = runtime.get_container_events(GetEventsRequest {}).await else { return };
+            let mut stream = answer.into_inner();
+            while let Ok(Some(event)) = stream.message().await {
+                told.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            }
+        });
+        events
+    }
+
     pub(crate) fn image(&self, name: &str) -> Answer<Option<Image>> {
         let request = ImageStatusRequest { image: Some(image_of(name)), verbose: false };
         Ok(call(self.images().image_status(request))?.image)
@@ -124,6 +141,20 @@ impl Cri {
     pub(crate) fn pull(&self, name: &str) -> Answer<String> {
         let request = PullImageRequest { image: Some(image_of(name)), ..Default::default() };
         Ok(call(self.images().pull_image(request))?.image_ref)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Events(Arc<Mutex<Vec<ContainerEventResponse>>>);
+
+impl Events {
+    /// What has happened to one container, or to a pod as such, in its order.
+    pub(crate) fn of(&self, id: &str) -> Vec<ContainerEventType> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter()
+            .filter(|event| event.container_id == id)
+            .map(ContainerEventResponse::container_event_type)
+            .collect()
     }
 }
 

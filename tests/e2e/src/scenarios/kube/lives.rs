@@ -20,6 +20,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         kube_scenario!(times_and_pids_are_told),
         kube_scenario!(a_process_that_was_killed_says_by_what),
         kube_scenario!(all_processes_of_a_container_end_with_it),
+        kube_scenario!(what_happens_is_told_at_once),
         kube_scenario!(environment_folder_and_arguments_are_as_asked),
     ]
 }
@@ -179,4 +180,24 @@ fn environment_folder_and_arguments_are_as_asked(kubelet: Kubelet<'_>) -> Outcom
     let said = container.lines()?;
     ensure_eq!(said, ["/tmp/deep/er", "light blue", "name an argument", "0022"], "what it sees");
     pod.end()
+}
+
+/// Which saves the kubelet asking again and again.
+fn what_happens_is_told_at_once(kubelet: Kubelet<'_>) -> Outcome {
+    use cri::ContainerEventType::{
+        ContainerCreatedEvent as Created, ContainerDeletedEvent as Deleted, ContainerStartedEvent as Started,
+        ContainerStoppedEvent as Stopped,
+    };
+    let events = kubelet.cri().events();
+    let pod = kubelet.pod()?;
+    let container = pod.run(&["exit", "3"])?;
+    eventually("its end is told", || events.of(&container.id).contains(&Stopped).then_some(()))?;
+    container.remove()?;
+    pod.end()?;
+    for id in [&container.id, &pod.id] {
+        let all = || events.of(id) == [Created, Started, Stopped, Deleted];
+        eventually("all is told", || all().then_some(()))
+            .map_err(|_| Failure::new(format!("told of {id}: {:?}", events.of(id))))?;
+    }
+    Ok(())
 }
