@@ -4,6 +4,8 @@
 //! The files are those the stock shim leaves, so that its `delete` can clean up after
 //! ours and ours after its.
 
+mod pod;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
@@ -18,6 +20,7 @@ use tokio::net::UnixListener;
 
 use crate::container::Ended;
 use crate::reaper::Exit;
+pub use pod::Pod;
 
 pub const ADDRESS: &str = "address";
 pub const BOOTSTRAP: &str = "bootstrap.json";

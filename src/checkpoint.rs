@@ -7,6 +7,8 @@
 
 mod container;
 mod destination;
+mod error;
+mod figures;
 pub mod image;
 pub mod injected;
 mod kept;
@@ -17,26 +19,29 @@ mod settings;
 mod transit;
 mod unlock;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout};
 
-use crate::cgroup::{self, Cgroup};
+use crate::account;
+use crate::cgroup::Cgroup;
 use crate::criu;
-use crate::criu::log::{self, Failure};
-use crate::hooks::{self, Hooks};
+use crate::criu::log;
+use crate::criu::stats;
+use crate::hooks::Hooks;
 use crate::journal::Folder;
 use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
 use crate::policy::{Policy, Stage};
 use crate::restore::{forget_daemons_copy, note_daemons_copy};
 use crate::rights::Granted;
-use crate::runtime::{self, Abort, CriuCall, Flavour, Version};
+use crate::runtime::{Abort, CriuCall, Flavour, Version};
 use crate::shm;
-use crate::store;
 pub use container::Container;
 use destination::{Destination, Shelf};
+pub use error::Error;
+pub use figures::Figures;
+use figures::Watch;
 use injected::Injected;
 use manifest::Manifest;
 use preflight::Look;
@@ -64,46 +69,29 @@ pub struct Request {
     pub policy: Policy,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    Image(#[from] image::Error),
-    #[error("cannot checkpoint the container: its cgroup is unknown, so it can't be frozen")]
-    NoCgroup,
-    #[error("cannot checkpoint the container: {0}")]
-    Freeze(cgroup::Error),
-    #[error("cannot checkpoint the container: criu isn't in this shim's PATH: install CRIU 3.19 or newer")]
-    NoCriu,
-    #[error("cannot checkpoint the container: {0}")]
-    Runtime(runtime::Error),
-    #[error("cannot checkpoint the container: {0}")]
-    Criu(Failure),
-    #[error(
-        "cannot checkpoint the container: it has open TCP connections: {0}; close them, or set cryo.tcp=established to keep them or cryo.tcp=close to have them closed"
-    )]
-    Connections(preflight::Connections),
-    #[error("cannot checkpoint the container: {0}")]
-    Preflight(preflight::Blockers),
-    #[error(
-        "cannot checkpoint the container: processes that were added by exec run in it ({0}), and cryo.exec=refuse is set: end them first"
-    )]
-    Execs(usize),
-    #[error("cannot checkpoint the container: {0}")]
-    Hook(#[from] hooks::Error),
-    #[error(
-        "cannot checkpoint the container: shared memory can't be copied, {0}: {remedy}set the annotation cryo.shm=leave",
-        remedy = if .0.is_full() { "make room, or " } else { "" }
-    )]
-    Shm(#[from] shm::Error),
-    #[error("cannot checkpoint the container: {0}")]
-    Store(store::Error),
-    #[error("cannot keep the checkpoint's files in {}: {source}", path.display())]
-    Write { path: PathBuf, source: io::Error },
+/// A checkpoint that was taken.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// Where its files are.
+    pub image: PathBuf,
+    pub figures: Figures,
 }
 
 /// Takes a checkpoint. On success the container is gone, or goes on as before; on
 /// failure it goes on as before.
-pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -> Result<(), Error> {
+pub async fn take(container: &Container<'_>, request: &Request, abort: &Abort) -> Result<Taken, Error> {
+    let begun = Instant::now();
+    let result = take_among_hooks(container, request, abort).await;
+    let figures = result.as_ref().map(|taken| &taken.figures);
+    account::of_checkpoint(container.subject, &request.policy, begun.elapsed(), figures);
+    result
+}
+
+async fn take_among_hooks(
+    container: &Container<'_>,
+    request: &Request,
+    abort: &Abort,
+) -> Result<Taken, Error> {
     let asked = SystemTime::now();
     find_criu()?;
     let version = container.subject.runtime.version().await.map_err(Error::Runtime)?;
@@ -126,7 +114,7 @@ async fn take_if_possible(
     hooks: &Hooks,
     asked: SystemTime,
     abort: &Abort,
-) -> Result<(), Error> {
+) -> Result<Taken, Error> {
     let subject = container.subject;
     let options = in_force(&request.options, container);
     let (spec, cgroup, pid) = (subject.spec.clone(), container.cgroup.clone(), container.process.pid());
@@ -139,6 +127,7 @@ async fn take_if_possible(
     if let Some(shelf) = &shelf {
         look.image = Some(shelf.root().to_owned());
     }
+    let needed = shelf.clone().filter(|shelf| !shelf.is_a_wish());
     let judged = aside(move || {
         let injected = injected::of_container(pid, &spec);
         look.bound = Some(injected::points(&spec, &injected));
@@ -161,7 +150,7 @@ async fn take_if_possible(
         Ok(judged) => judged?,
         Err(_) => {
             tracing::warn!("/proc gives no answer; CRIU has to find out by itself");
-            Judged { injected: Vec::new(), bytes: 0, shelf: None }
+            Judged { injected: Vec::new(), bytes: 0, shelf: needed }
         }
     };
     // If this shim dies, containerd's copy may still be written to while containerd
@@ -188,7 +177,7 @@ async fn take_into_place(
     hooks: &Hooks,
     judged: Judged,
     abort: &Abort,
-) -> Result<(), Error> {
+) -> Result<Taken, Error> {
     let Judged { injected, bytes, shelf } = judged;
     let target = request.image.clone();
     let destination = aside(move || Destination::begin(&target, shelf.as_ref(), bytes)).await?;
@@ -201,9 +190,10 @@ async fn take_into_place(
         attempt.run(destination.folder()).await
     };
     match attempt.await {
-        Ok(()) => {
+        Ok(figures) => {
             let namespace = subject.namespace.clone();
-            aside(move || destination.publish(&namespace)).await
+            let image = aside(move || destination.publish(&namespace)).await?;
+            Ok(Taken { image, figures })
         }
         Err(error) => {
             aside(|| destination.discard()).await;
@@ -226,13 +216,13 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn run(&self, folder: &Path) -> Result<(), Error> {
+    async fn run(&self, folder: &Path) -> Result<Figures, Error> {
         match self.dump(folder).await {
-            Ok(()) => self.finish(folder).await,
+            Ok(figures) => self.finish(folder, figures).await,
             // What a stopped container left is never thrown away.
             Err(error) if self.was_stopped(folder).await => {
                 tracing::warn!(%error, "the container was stopped and its checkpoint is complete, but");
-                Ok(())
+                Ok(Figures::default())
             }
             Err(error) => Err(error),
         }
@@ -249,7 +239,7 @@ impl Attempt<'_> {
     }
 
     /// Up to the point of no return, which is CRIU's own.
-    async fn dump(&self, folder: &Path) -> Result<(), Error> {
+    async fn dump(&self, folder: &Path) -> Result<Figures, Error> {
         let Container { subject, paused, .. } = self.container;
         let work = &*self.work;
         let failed = |source| Error::Write { path: work.to_owned(), source };
@@ -258,9 +248,12 @@ impl Attempt<'_> {
         let config = self.config(asks.is_some()).write(work).map_err(failed)?;
         self.describe(folder)?;
         let freezes = !paused && !self.criu_freezes_below();
+        let still_since = if *paused { Some(self.begun) } else { freezes.then(Instant::now) };
+        let mut watch = Watch::start(still_since);
         if freezes {
             // CRIU freezes too, but polls for it in steps of a tenth of a second.
             self.container.freeze().await?;
+            watch.frozen();
         }
         if let Err(error) = self.note_what_criu_forgets(folder).await {
             if freezes {
@@ -284,20 +277,23 @@ impl Attempt<'_> {
             deadline: self.deadline(),
             abort: self.abort,
         };
+        watch.dump_begins();
         let dumped = calls.beside(subject.runtime.checkpoint(&call, !self.request.exit)).await;
+        watch.dumped();
         if let Some(network) = network {
             let stopped = dumped.is_ok().then_some(self.request.exit);
             network.after_dump(stopped, self.container).await;
         }
         if freezes || (dumped.is_ok() && self.request.exit) {
             self.container.thaw().await;
+            watch.thawed(!self.request.exit);
         }
         if *paused && dumped.is_err() {
             // A CRIU that is killed thaws what it didn't freeze.
             let _ = self.container.freeze().await;
         }
-        hand_on(work, self.request.work.as_deref(), &[DUMP_LOG, "stats-dump"]);
-        let Err(error) = dumped else { return Ok(()) };
+        hand_on(work, self.request.work.as_deref(), &[DUMP_LOG, stats::DUMP_FILE]);
+        let Err(error) = dumped else { return Ok(watch.figures().with_criu(work)) };
         if let Some(error) = calls.failure() {
             return Err(error.into());
         }
@@ -335,7 +331,7 @@ impl Attempt<'_> {
     }
 
     /// The image is complete; the container runs again, or dies as it was meant to.
-    async fn finish(&self, folder: &Path) -> Result<(), Error> {
+    async fn finish(&self, folder: &Path, figures: Figures) -> Result<Figures, Error> {
         if self.request.exit {
             self.await_death().await;
         }
@@ -346,14 +342,16 @@ impl Attempt<'_> {
             seal::seal(&image, |manifest| {
                 manifest.criu = criu;
                 manifest.took = took;
+                manifest.figures = Figures { bytes: Some(manifest.bytes()), ..figures };
             })
         };
         match aside(seal).await {
             Err(error) if seal::is_sealed(folder) => {
                 tracing::warn!(%error, "the checkpoint is complete, only its figures are missing");
-                Ok(())
+                Ok(figures)
             }
-            sealed => sealed.map_err(|source| Error::Write { path: folder.to_owned(), source }),
+            Err(source) => Err(Error::Write { path: folder.to_owned(), source }),
+            Ok(manifest) => Ok(manifest.figures),
         }
     }
 

@@ -16,6 +16,7 @@ pub mod mountpoints;
 pub mod namespaces;
 mod options;
 pub mod processes;
+pub mod stats;
 pub mod timers;
 
 use std::fs;

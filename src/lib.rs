@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of containerd, ttrpc or containerd's messages.
 
+mod account;
 pub mod anchor;
 pub mod archive;
 pub mod bundle;
@@ -14,6 +15,7 @@ pub mod event;
 pub mod hooks;
 pub mod journal;
 mod message;
+pub mod metrics;
 pub mod mount;
 mod operation;
 pub mod pages;

@@ -2,6 +2,7 @@
 //! within what the node's owner allows.
 
 mod hooks;
+mod metrics;
 mod node_file;
 mod store;
 mod wishes;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use hooks::{Hook, Stage};
+pub use metrics::MetricsSection;
 pub use node_file::{NodeFile, NotAllowed};
 pub use store::{Data, StoreSection};
 use wishes::{NAMES, Problem, Wishes};
@@ -60,6 +62,7 @@ pub struct Policy {
     plugins: Option<PathBuf>,
     hooks: Vec<Hook>,
     store: StoreSection,
+    metrics: MetricsSection,
     restore_folders: Vec<PathBuf>,
     runtime: Runtime,
 }
@@ -94,9 +97,10 @@ impl Policy {
             return Err(Error::Unlocked);
         }
         let hooks = node.chosen(wishes.hooks.as_deref().unwrap_or_default(), path)?;
-        let (store, restore_folders) = (node.store().clone(), node.restore_folders().to_owned());
+        let (store, metrics) = (node.store().clone(), node.metrics().clone());
         let (plugins, runtime) = (node.plugins.clone(), node.runtime());
-        Ok(Policy { wishes, plugins, hooks, store, restore_folders, runtime })
+        let restore_folders = node.restore_folders().to_owned();
+        Ok(Policy { wishes, plugins, hooks, store, metrics, restore_folders, runtime })
     }
 
     /// What a checkpoint without options does. Docker means to stop the container, but tells
@@ -174,6 +178,11 @@ impl Policy {
     /// Where the node keeps checkpoints, and what it keeps there.
     pub fn store(&self) -> &StoreSection {
         &self.store
+    }
+
+    /// Where operations are counted.
+    pub fn metrics(&self) -> &MetricsSection {
+        &self.metrics
     }
 
     /// Where annotations may have containers restored from.

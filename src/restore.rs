@@ -10,51 +10,50 @@
 mod adapt;
 mod cgroup;
 mod error;
+mod figures;
 mod filter;
 pub mod fit;
 pub mod guard;
 pub mod held;
 mod leftovers;
 mod lock;
+mod network;
+mod settings;
 mod spec_hooks;
 mod sysctls;
 mod view;
 
-use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::account;
 use crate::anchor;
 use crate::bundle::Sharing;
-use crate::cgroup::nested;
 use crate::checkpoint;
 use crate::checkpoint::image::Image;
 use crate::checkpoint::injected::has_hooks;
 use crate::container::{Live, Subject, claim_cgroup, remove_unfinished};
-use crate::criu::config::Config;
-use crate::criu::{self, devices};
 use crate::hooks::{Calls, Hooks};
 use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
 use crate::pages;
-use crate::policy::{Policy, Stage, Tcp};
+use crate::policy::{Policy, Stage};
 use crate::reaper::Process;
 use crate::runtime::{Abort, CriuCall, Ends, Flavour, Version};
 use crate::shm::{self, PutBack};
 use crate::stdio::ConsoleSocket;
 pub(crate) use cgroup::take_own_cgroup;
 pub use error::Error;
+pub use figures::Figures;
+use figures::Watch;
 pub(crate) use leftovers::{
     detach_root, forget_daemons_copy, note_daemons_copy, remove_daemons_copy, remove_mount_yard,
     remove_noted_copy,
 };
+pub use network::Network;
 use view::View;
 
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
 const RESTORE_LOG: &str = "restore.log";
-const CRUN_EMPTY_FOLDER: &str = ".empty-directory";
-const CRUN_EMPTY_IN_IMAGE: &str = "/run/crun/.empty-directory";
 
 /// What is there between Create and Start.
 pub struct Prepared {
@@ -63,6 +62,10 @@ pub struct Prepared {
     /// Calls the restore off.
     pub abort: Abort,
     how: How,
+    subject: Arc<Subject>,
+    policy: Policy,
+    /// For the preparations.
+    took: Duration,
 }
 
 enum How {
@@ -72,18 +75,27 @@ enum How {
     Held(held::Held),
 }
 
-/// A network namespace that was made for the container. The runtime knows it by a path
-/// through this process, so it lasts as long as this does and leaves nothing behind.
-#[derive(Debug)]
-pub struct Network(OwnedFd);
-
 pub struct Restored {
     pub live: Live,
     pub network: Option<Network>,
+    figures: Figures,
 }
 
 /// Checks the image and makes what the client may want to see before the restore.
 pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Result<Prepared, Error> {
+    let begun = Instant::now();
+    let prepared = begin(subject.clone(), image, policy.clone()).await;
+    let took = begun.elapsed();
+    match prepared {
+        Ok((anchor, abort, how)) => Ok(Prepared { anchor, abort, how, subject, policy, took }),
+        Err(error) => {
+            account::of_restore(&subject, &policy, took, Err(&error));
+            Err(error)
+        }
+    }
+}
+
+async fn begin(subject: Arc<Subject>, image: &Path, policy: Policy) -> Result<(Process, Abort, How), Error> {
     find_criu().map_err(Error::NoCriu)?;
     let (path, root) = (image.to_owned(), policy.store().path.clone());
     let image = aside(move || Image::find(&path, &root)).await?;
@@ -125,20 +137,25 @@ pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Res
     attempt.anchor = anchor.pid();
     if private {
         let (network, settings) = (Network::of(&anchor)?, attempt.subject.clone());
-        let its = network.0.try_clone().map_err(Error::Anchor)?;
+        let its = network.descriptor().map_err(Error::Anchor)?;
         aside(move || sysctls::apply(&settings.spec.linux.sysctl, its)).await?;
         attempt.network = Some(network);
     }
-    Ok(Prepared { anchor, abort: attempt.abort.clone(), how: How::Anchored(Box::new(attempt)) })
+    Ok((anchor, attempt.abort.clone(), How::Anchored(Box::new(attempt))))
 }
 
 impl Prepared {
     /// Brings the container back. If that fails, nothing of it is left.
     pub async fn run(self) -> Result<Restored, Error> {
-        match self.how {
+        let Prepared { how, subject, policy, took, .. } = self;
+        let begun = Instant::now();
+        let result = match how {
             How::Anchored(attempt) => attempt.run(None).await,
             How::Held(held) => held.go_on().await,
-        }
+        };
+        let figures = result.as_ref().map(|restored| &restored.figures);
+        account::of_restore(&subject, &policy, took + begun.elapsed(), figures);
+        result
     }
 
     /// Ends what was begun. The anchor is the owner's to end.
@@ -178,10 +195,11 @@ impl Attempt {
         // The daemon made this copy for us and forgets it.
         let path = self.image.path.clone();
         aside(move || remove_daemons_copy(&path)).await;
-        Ok(Restored { live: result?, network: self.network })
+        let (live, figures) = result?;
+        Ok(Restored { live, network: self.network, figures })
     }
 
-    async fn with_shm(&self, hold: Option<&Path>) -> Result<Live, Error> {
+    async fn with_shm(&self, hold: Option<&Path>) -> Result<(Live, Figures), Error> {
         let shm = self.put_back_shm().await?;
         let result = self.bring_back(hold).await;
         if result.is_err() {
@@ -190,7 +208,7 @@ impl Attempt {
         result
     }
 
-    async fn bring_back(&self, hold: Option<&Path>) -> Result<Live, Error> {
+    async fn bring_back(&self, hold: Option<&Path>) -> Result<(Live, Figures), Error> {
         if self.version.flavour == Flavour::Crun && hold.is_none() {
             spec_hooks::run(&self.subject, self.anchor, &self.abort).await?;
         }
@@ -222,7 +240,9 @@ impl Attempt {
             abort: &self.abort,
         };
         let lock = lock::close(self).await;
+        let mut watch = Watch::start();
         let result = calls.beside(self.restore(&call, terminal)).await;
+        watch.restored();
         let unasked = if result.is_ok() { calls.await_check().await.err() } else { None };
         if let Some(lock) = lock {
             lock.open(result.is_err()).await;
@@ -255,7 +275,7 @@ impl Attempt {
         if let Ok(Err(error)) = self.abort.unless("restore", last).await {
             tracing::warn!(%error, "the container runs");
         }
-        Ok(live)
+        Ok((live, watch.stop(&work, &self.image)))
     }
 
     /// What was found out on the way, whatever CRIU says.
@@ -300,71 +320,6 @@ impl Attempt {
         filter::keep(&self.subject, program).map_err(Error::Filter)
     }
 
-    /// What was in force at the dump; CRIU drops locks silently otherwise.
-    fn options(&self) -> criu::Options {
-        let dumped = match &self.image.manifest {
-            Some(manifest) => manifest.options.clone(),
-            // Of somebody else's image nothing is known, and locks do no harm.
-            None => criu::Options {
-                file_locks: true,
-                tcp_established: self.policy.tcp() == Some(Tcp::Established),
-                ..criu::Options::default()
-            },
-        };
-        let options = dumped.for_restore(&self.policy);
-        let lsm_profile = options.lsm_profile.or_else(|| self.fit.lsm_profile.clone());
-        criu::Options { lsm_profile, ..options }
-    }
-
-    fn deadline(&self) -> Duration {
-        self.policy.deadline().unwrap_or(DEFAULT_DEADLINE)
-    }
-
-    fn config(&self, hold: Option<&Path>, has_hooks: bool) -> Config {
-        let mut config = Config::new(&self.policy);
-        let has_cgroups = || self.image.place().join(nested::FILE).exists();
-        let Subject { bundle, spec, .. } = &*self.subject;
-        let is_adjusted = self.new_name().is_some() || guard::is_needed(bundle, spec) || has_cgroups();
-        if hold.is_some() || has_hooks || is_adjusted {
-            config = config.set("action-script", criu::our_script());
-        }
-        if self.options().tcp_close {
-            config = config.flag("tcp-close");
-        }
-        if self.options().tcp_established && self.network.is_some() {
-            // Nothing of it is restored anyway. But only then CRIU locks the network until all
-            // sockets are there; one that sends before gets an answer that ends it.
-            config = config.set("empty-ns", "net");
-        }
-        if self.version.flavour == Flavour::Runc {
-            return config;
-        }
-        // crun hides folders behind an empty one in its root folder. In the image it
-        // calls that one by another root's name than the one it looks for now.
-        let empty = match self.subject.spec.sharing("user") {
-            Sharing::Private => leftovers::empty_folder(&self.subject.bundle),
-            Sharing::Host | Sharing::With(_) => self.subject.runtime.root.join(CRUN_EMPTY_FOLDER),
-        };
-        devices::of_users_own(config, &self.subject.spec)
-            .set("external", format!("mnt[{CRUN_EMPTY_IN_IMAGE}]:{}", empty.display()))
-    }
-
-    /// Of a copy: what the image calls it is the original's name.
-    fn new_name(&self) -> Option<&str> {
-        let Subject { id, spec, .. } = &*self.subject;
-        let is_copy = self.image.manifest.as_ref().is_some_and(|manifest| manifest.container != *id);
-        let has_own = spec.sharing("uts") == Sharing::Private && !spec.hostname.is_empty();
-        (is_copy && has_own).then_some(spec.hostname.as_str())
-    }
-
-    /// The processes have the terminal they had, whatever the client asks for now.
-    fn terminal(&self) -> bool {
-        match &self.image.manifest {
-            Some(manifest) => manifest.terminal,
-            None => self.subject.spec.process.terminal,
-        }
-    }
-
     fn view(&self) -> Result<View, Error> {
         let Subject { spec, bundle, .. } = &*self.subject;
         if spec.sharing("user") == Sharing::Private {
@@ -375,16 +330,5 @@ impl Attempt {
         }
         let network = self.image.network()?;
         View::with_external(&network, &self.image, bundle).map_err(Error::View)
-    }
-}
-
-impl Network {
-    fn of(anchor: &Process) -> Result<Network, Error> {
-        let path = format!("/proc/{}/ns/net", anchor.pid());
-        Ok(Network(fs::File::open(path).map_err(Error::Anchor)?.into()))
-    }
-
-    fn place(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
     }
 }

@@ -16,7 +16,7 @@ mod draft;
 mod entry;
 mod error;
 mod id;
-mod lock;
+pub(crate) mod lock;
 mod prune;
 mod record;
 pub mod retention;
@@ -25,7 +25,7 @@ mod verify;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +59,13 @@ pub struct Store {
     copies: Vec<PathBuf>,
 }
 
+/// How much there is: checkpoints, and what all takes on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub entries: usize,
+    pub bytes: u64,
+}
+
 impl Store {
     /// Makes it if it is missing. One on a read-only disk opens, too: checkpoints can be
     /// restored from there.
@@ -69,7 +76,12 @@ impl Store {
         let store = Store { root: root.to_owned(), copies: Vec::new() };
         let failed = Error::at(root);
         if !root.try_exists().map_err(&failed)? {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(&failed)?;
+            // What is above it isn't its own: metrics, for instance, are for others to read.
+            root.parent().map_or(Ok(()), fs::create_dir_all).map_err(&failed)?;
+            match disk::make_private(root) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+                _ => {}
+            }
         }
         store.check_owner()?;
         if store.version()?.is_none() {
@@ -96,6 +108,12 @@ impl Store {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Of the store at `root`, if there is one.
+    pub fn extent(root: &Path) -> io::Result<Extent> {
+        let entries = disk::names(&root.join(ENTRIES))?.len();
+        Ok(Extent { entries, bytes: disk::bytes(root)? })
     }
 
     /// Pages that entries share.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cryo::container::Node;
 use cryo::docker::Stops;
 use cryo::journal::Journal;
+use cryo::metrics;
 use cryo::policy::NODE_FILE;
 use cryo::reaper::Reaper;
 use cryo::store;
@@ -59,6 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     runtime.shutdown_background();
     // But what nobody needs any longer goes from the store.
     store::await_pruning();
+    metrics::await_counting();
     result
 }
 

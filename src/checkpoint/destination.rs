@@ -125,8 +125,8 @@ impl Destination {
         self.shelved.as_ref().map_or(self.staging.folder(), |shelved| shelved.draft.folder())
     }
 
-    /// Puts the sealed image where it is to stay.
-    pub(super) fn publish(self, namespace: &str) -> Result<(), Error> {
+    /// Puts the sealed image where it is to stay, and tells where that is.
+    pub(super) fn publish(self, namespace: &str) -> Result<PathBuf, Error> {
         let Destination { target, staging, shelved } = self;
         let held = match shelved {
             Some(shelved) => shelved.publish(staging.folder())?,
@@ -140,7 +140,7 @@ impl Destination {
             tracing::warn!(%error, "a restore that follows at once may find its archive in containerd already");
         }
         drop(held);
-        Ok(())
+        Ok(target)
     }
 
     /// Leaves the place as it was.

@@ -14,10 +14,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Container;
+use super::figures::Figures;
 use super::injected::Injected;
 use crate::bundle::{self, CONFIG, Sharing, Spec, User};
 use crate::criu::{self, images};
 use crate::runtime::{Flavour, Version};
+use crate::store::Id;
 use crate::store::claims::Reference;
 
 pub const FILE_NAME: &str = "cryo.json";
@@ -67,6 +69,8 @@ pub struct Manifest {
     pub store: Option<Reference>,
     /// Milliseconds from the request to the finished image.
     pub took: u64,
+    #[serde(default)]
+    pub figures: Figures,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -153,7 +157,20 @@ impl Manifest {
             digests: BTreeMap::new(),
             store: None,
             took: 0,
+            figures: Figures::default(),
         })
+    }
+
+    /// For a folder that only says where an image is: in an entry of this node's store.
+    pub fn naming(self, entry: &Id, root: &Path) -> Manifest {
+        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let reference = Reference { entry: entry.clone(), root: root.to_owned(), node };
+        Manifest { store: Some(reference), files: BTreeMap::new(), digests: BTreeMap::new(), ..self }
+    }
+
+    /// Of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.values().fold(0, |sum, size| sum.saturating_add(*size))
     }
 
     pub fn read(folder: &Path) -> io::Result<Manifest> {
@@ -259,6 +276,62 @@ mod tests {
         fs::write(folder.path().join(FILE_NAME), r#"{"version":2,"new":true}"#).unwrap();
         let error = Manifest::read(folder.path()).unwrap_err();
         assert!(error.to_string().contains("version 2"), "{error}");
+    }
+
+    /// What readers before there were figures know and need, and what writers then wrote.
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Before {
+        version: u32,
+        sealed: bool,
+        container: String,
+        namespace: String,
+        taken_at: u64,
+        left_running: bool,
+        runtime: Runtime,
+        criu: Option<String>,
+        kernel: String,
+        architecture: String,
+        options: criu::Options,
+        terminal: bool,
+        stdio: Stdio,
+        network: Network,
+        own_users: bool,
+        cgroup: String,
+        mounts: Vec<Mount>,
+        spec_digest: String,
+        files: BTreeMap<String, u64>,
+        took: u64,
+    }
+
+    fn before() -> Before {
+        let json = serde_json::json!({
+            "version": 1, "sealed": true, "container": "web", "namespace": "default", "taken_at": 1,
+            "left_running": true, "runtime": {"name": "runc", "version": "1.3.6"}, "criu": "4.2.1", "kernel": "6.12",
+            "architecture": "x86_64", "options": {}, "terminal": false,
+            "stdio": {"stdin": "null", "stdout": "fifo", "stderr": "fifo", "pipes": []}, "network": "private",
+            "own_users": false, "cgroup": "/web", "mounts": [], "spec_digest": "", "files": {"core-1.img": 7},
+            "took": 12,
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn versions_without_figures_and_with_them_read_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE_NAME), serde_json::to_vec(&before()).unwrap()).unwrap();
+        let mut manifest = Manifest::read(folder.path()).unwrap();
+        assert_eq!((manifest.figures, manifest.took), (Figures::default(), 12));
+        manifest.figures = Figures { frozen_us: Some(43_210), pages: Some(18), ..Figures::default() };
+        manifest.write(folder.path(), true).unwrap();
+        let bytes = fs::read(folder.path().join(FILE_NAME)).unwrap();
+        let old: Before = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((old.took, old.files["core-1.img"]), (12, 7));
+        assert_eq!(Manifest::read(folder.path()).unwrap().figures, manifest.figures);
+        // Of a later version that has measured more.
+        let text =
+            String::from_utf8(bytes).unwrap().replace("\"frozen_us\"", "\"thawed_us\": 1, \"frozen_us\"");
+        fs::write(folder.path().join(FILE_NAME), text).unwrap();
+        assert_eq!(Manifest::read(folder.path()).unwrap().figures, manifest.figures);
     }
 
     #[test]

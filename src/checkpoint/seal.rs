@@ -23,11 +23,11 @@ pub fn from_criu(action: &str, folder: &Path) -> io::Result<()> {
     }
     // Once more: it may have been sent something during the dump.
     keep_unread(folder, criu::first_process()?)?;
-    seal(folder, |_| {})
+    seal(folder, |_| {}).map(drop)
 }
 
 /// Completes an image: lists its files and seals the list.
-pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<()> {
+pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<Manifest> {
     let mut manifest = Manifest::read(folder)?;
     let seals = !manifest.sealed;
     if seals {
@@ -39,7 +39,8 @@ pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<()>
         manifest.sealed = true;
     }
     update(&mut manifest);
-    manifest.write(folder, seals)
+    manifest.write(folder, seals)?;
+    Ok(manifest)
 }
 
 fn list_files(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {

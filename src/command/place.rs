@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use cryo::checkpoint::image::Image;
 use cryo::checkpoint::manifest::Manifest;
+use cryo::metrics;
 use cryo::policy::NodeFile;
 use cryo::store::{Held, Store};
 
-use super::answer::node_file;
+use super::answer::{complain, node_file};
 
 /// The folder of an image. What is in the store stays there as long as this lives.
 #[derive(Debug)]
@@ -31,6 +32,13 @@ impl Shelf {
     pub(crate) fn if_there() -> Result<Option<Shelf>, String> {
         let node = node_file();
         if node.store().path.exists() { Shelf::of(node).map(Some) } else { Ok(None) }
+    }
+
+    /// For the node's metrics, when something has come or gone.
+    pub(crate) fn note_size(&self) {
+        if let Err(error) = metrics::note_store(self.node.metrics(), self.store.root()) {
+            complain(&format!("the size of the store isn't in the metrics: {error}"));
+        }
     }
 
     fn of(node: NodeFile) -> Result<Shelf, String> {

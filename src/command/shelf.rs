@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use cryo::checkpoint::manifest::now;
+use cryo::checkpoint::Figures;
+use cryo::checkpoint::manifest::{Manifest, now};
 use cryo::store::claims::Claim;
 use cryo::store::{Checked, Damaged, Entry, Id, Pruned, Record, Store};
 use serde::Serialize;
@@ -12,7 +13,7 @@ use serde::Serialize;
 use super::answer::{complain, finish, say, time};
 use super::place::Shelf;
 use super::progress::Bar;
-use super::table::{Table, count, plain, size};
+use super::table::{Table, count, duration, plain, size};
 
 #[derive(Subcommand)]
 pub(crate) enum StoreVerb {
@@ -60,6 +61,9 @@ struct Row<'a> {
     /// Of its files, and on the disk.
     size: Option<u64>,
     stored: u64,
+    /// Milliseconds from the request to the finished image, and what else was measured.
+    took: Option<u64>,
+    figures: Option<Figures>,
     /// What is wrong with it.
     damage: Option<&'a str>,
 }
@@ -75,7 +79,8 @@ pub(crate) fn ls(json: bool) -> ExitCode {
 }
 
 pub(crate) fn rm(checkpoints: &[String], force: bool) -> ExitCode {
-    finish(Shelf::open().map(|Shelf { store, .. }| {
+    finish(Shelf::open().map(|shelf| {
+        let store = &shelf.store;
         let mut status = ExitCode::SUCCESS;
         for text in checkpoints {
             // One that is damaged has nothing but its id.
@@ -88,6 +93,7 @@ pub(crate) fn rm(checkpoints: &[String], force: bool) -> ExitCode {
                 status = ExitCode::FAILURE;
             }
         }
+        shelf.note_size();
         status
     }))
 }
@@ -161,6 +167,7 @@ fn words(checked: &Checked) -> String {
 
 fn prune(shelf: &Shelf) -> Result<ExitCode, String> {
     let pruned = shelf.store.prune(&shelf.node.store().limits, now()).map_err(|error| error.to_string())?;
+    shelf.note_size();
     say(&told(&pruned));
     Ok(ExitCode::SUCCESS)
 }
@@ -192,16 +199,21 @@ fn told(pruned: &Pruned) -> String {
 }
 
 fn in_json(entries: &[Entry], damaged: &[Damaged]) -> Result<String, String> {
-    let good = entries.iter().map(|Entry { record, bytes: stored, .. }| Row {
-        id: record.id.as_str(),
-        name: record.name.as_deref(),
-        container: &record.container,
-        namespace: &record.namespace,
-        taken_at: taken_at(record),
-        pinned: record.pinned,
-        size: Some(bytes(record)),
-        stored: *stored,
-        damage: None,
+    let good = entries.iter().map(|entry @ Entry { record, bytes: stored, .. }| {
+        let manifest = taken(entry);
+        Row {
+            id: record.id.as_str(),
+            name: record.name.as_deref(),
+            container: &record.container,
+            namespace: &record.namespace,
+            taken_at: taken_at(record),
+            pinned: record.pinned,
+            size: Some(bytes(record)),
+            stored: *stored,
+            took: manifest.as_ref().map(|manifest| manifest.took),
+            figures: manifest.map(|manifest| manifest.figures),
+            damage: None,
+        }
     });
     let bad = damaged.iter().map(|entry| Row {
         id: entry.id.as_str(),
@@ -212,6 +224,8 @@ fn in_json(entries: &[Entry], damaged: &[Damaged]) -> Result<String, String> {
         pinned: false,
         size: None,
         stored: entry.bytes,
+        took: None,
+        figures: None,
         damage: Some(&entry.problem),
     });
     let rows: Vec<_> = good.chain(bad).collect();
@@ -219,17 +233,24 @@ fn in_json(entries: &[Entry], damaged: &[Damaged]) -> Result<String, String> {
 }
 
 fn in_words(entries: &[Entry], damaged: &[Damaged]) -> String {
-    const NUMBERS: &[usize] = &[4, 5];
-    let mut table = Table::new(&["NAME", "ID", "CONTAINER", "TAKEN", "SIZE", "ON DISK", ""], NUMBERS);
-    for Entry { record, bytes: stored, .. } in entries {
+    const NUMBERS: &[usize] = &[4, 5, 6, 7];
+    let head = ["NAME", "ID", "CONTAINER", "TAKEN", "SIZE", "ON DISK", "TOOK", "FROZEN", ""];
+    let mut table = Table::new(&head, NUMBERS);
+    let unknown = || "-".to_owned();
+    for entry @ Entry { record, bytes: stored, .. } in entries {
+        let manifest = taken(entry);
+        let took = manifest.as_ref().map(|manifest| manifest.took.saturating_mul(1000));
+        let frozen = manifest.and_then(|manifest| manifest.figures.frozen_us);
         let taken = taken_at(record).and_then(time);
         table.row([
-            record.name.clone().or_else(|| named(record)).unwrap_or_else(|| "-".to_owned()),
+            record.name.clone().or_else(|| named(record)).unwrap_or_else(unknown),
             record.id.to_string(),
             record.container.chars().take(24).collect(),
-            taken.unwrap_or_else(|| "-".to_owned()),
+            taken.unwrap_or_else(unknown),
             size(bytes(record)),
             size(*stored),
+            took.map_or_else(unknown, duration),
+            frozen.map_or_else(unknown, duration),
             if record.pinned { "pinned".to_owned() } else { String::new() },
         ]);
     }
@@ -237,9 +258,15 @@ fn in_words(entries: &[Entry], damaged: &[Damaged]) -> String {
         let nothing = String::new;
         let (id, stored) = (entry.id.to_string(), size(entry.bytes));
         let damaged = format!("damaged: {}", entry.problem);
-        table.row(["-".to_owned(), id, nothing(), nothing(), nothing(), stored, damaged]);
+        let columns = [unknown(), id, nothing(), nothing(), nothing(), stored, nothing(), nothing(), damaged];
+        table.row(columns);
     }
     table.text()
+}
+
+/// How it was taken, as far as it is known: another shim tells nothing.
+fn taken(entry: &Entry) -> Option<Manifest> {
+    Manifest::read(&entry.folder).ok()
 }
 
 /// Archives of others don't tell.

@@ -61,6 +61,18 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
+/// Of microseconds: `950 us`, `43 ms`, `1.2 s`, `2 min 5 s`.
+pub(crate) fn duration(microseconds: u64) -> String {
+    match microseconds {
+        0..1_000 => format!("{microseconds} us"),
+        1_000..1_000_000 => format!("{} ms", microseconds / 1_000),
+        1_000_000..60_000_000 => {
+            format!("{}.{} s", microseconds / 1_000_000, microseconds % 1_000_000 / 100_000)
+        }
+        _ => format!("{} min {} s", microseconds / 60_000_000, microseconds % 60_000_000 / 1_000_000),
+    }
+}
+
 /// One or many of something.
 pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
@@ -100,6 +112,13 @@ mod tests {
         let sizes = [0, 1023, 1024, 1536, 10 << 10, 1 << 20, (1 << 30) - 1, u64::MAX];
         let texts = ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 KiB", "1.0 MiB", "1023 MiB", "16383 PiB"];
         assert_eq!(sizes.map(size), texts);
+    }
+
+    #[test]
+    fn durations_have_their_unit() {
+        let durations = [0, 999, 1_000, 43_999, 999_999, 1_234_567, 59_999_999, 125_000_000];
+        let texts = ["0 us", "999 us", "1 ms", "43 ms", "999 ms", "1.2 s", "59.9 s", "2 min 5 s"];
+        assert_eq!(durations.map(duration), texts);
     }
 
     #[test]

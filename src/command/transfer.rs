@@ -148,6 +148,7 @@ fn imported(options: &Import) -> Result<String, String> {
     drop(bar);
     let left_out = imported.left_out.clone();
     let entry = draft.commit(described(imported), Durable::Now).map_err(|error| error.to_string())?;
+    shelf.note_size();
     let mut text = format!("{name} ({})\n", entry.id());
     if !left_out.is_empty() {
         text += &format!("not kept, because no restore reads it: {}\n", left_out.join(", "));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::hooks::{self, Hook};
+use super::metrics::{self, MetricsSection};
 use super::store::{self, StoreSection};
 use super::wishes::{NAMES, NetworkLock, Problem, Tcp, Wishes, bytes, duration};
 use super::{Error, PREFIX, RESTORE_FROM, Runtime};
@@ -37,6 +38,7 @@ pub struct NodeFile {
     pub(super) usual: Wishes,
     hooks: BTreeMap<String, Hook>,
     store: StoreSection,
+    metrics: MetricsSection,
     runtime: Runtime,
 }
 
@@ -61,6 +63,7 @@ struct Written {
     defaults: BTreeMap<String, toml::Value>,
     hooks: BTreeMap<String, hooks::Written>,
     store: store::Written,
+    metrics: metrics::Written,
     runtime: Runtime,
 }
 
@@ -132,7 +135,8 @@ impl NodeFile {
 
     pub(super) fn parse(text: &str) -> Result<NodeFile, String> {
         let written: Written = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        let Written { restore_from, allow, deny, plugins, limits, defaults, hooks, store, runtime } = written;
+        let Written { restore_from, allow, deny, plugins, limits, defaults, hooks, store, metrics, runtime } =
+            written;
         for name in allow.iter().chain(&deny) {
             let known = name.strip_prefix(PREFIX).is_some_and(|wish| NAMES.contains(&wish));
             if !known && name != RESTORE_FROM {
@@ -153,7 +157,7 @@ impl NodeFile {
         if let Some(missing) = usual.hooks.iter().flatten().find(|name| !hooks.contains_key(*name)) {
             return Err(format!("defaults.hooks: there is no [hooks.{missing}]"));
         }
-        let store = store.understood()?;
+        let (store, metrics) = (store.understood()?, metrics.understood()?);
         Ok(NodeFile {
             restore_from,
             allow,
@@ -164,6 +168,7 @@ impl NodeFile {
             usual,
             hooks,
             store,
+            metrics,
             runtime,
         })
     }
@@ -181,6 +186,11 @@ impl NodeFile {
     /// What runs containers whose client doesn't say.
     pub fn runtime(&self) -> Runtime {
         self.runtime
+    }
+
+    /// Where operations are counted.
+    pub fn metrics(&self) -> &MetricsSection {
+        &self.metrics
     }
 
     /// Whether containers may have the annotation; the file at `path` is this one.
@@ -386,7 +396,7 @@ mod tests {
         let sample = NodeFile::parse(include_str!("../../deploy/node/config.toml")).unwrap();
         let without = NodeFile::default();
         assert!(sample.restore_from.is_empty() && sample.usual == without.usual);
-        assert_eq!(sample.store, without.store);
+        assert_eq!((&sample.store, &sample.metrics), (&without.store, &without.metrics));
         for name in NAMES.map(|name| format!("{PREFIX}{name}")) {
             let allowed = |node: &NodeFile| node.check(&name, Path::new("/")).is_ok();
             assert_eq!(allowed(&sample), allowed(&without), "{name}");

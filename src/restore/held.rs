@@ -17,10 +17,11 @@ use tokio::net::UnixStream;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
-use super::{Attempt, Error, How, Prepared, Restored, guard, spec_hooks, sysctls};
+use super::{Attempt, Error, How, Restored, guard, spec_hooks, sysctls};
 use crate::bundle::{Socket, Spec};
 use crate::container::{Subject, remove_unfinished};
 use crate::criu;
+use crate::reaper::Process;
 use crate::runtime::{Abort, Flavour};
 use crate::sys;
 
@@ -45,7 +46,7 @@ pub(super) struct Held {
     pid: u32,
 }
 
-pub(super) async fn begin(attempt: Attempt) -> Result<Prepared, Error> {
+pub(super) async fn begin(attempt: Attempt) -> Result<(Process, Abort, How), Error> {
     let socket = Socket::listen(&attempt.subject.bundle, SOCKET).map_err(Error::Hold)?;
     let place = socket.place();
     let (abort, deadline) = (attempt.abort.clone(), attempt.deadline());
@@ -65,7 +66,7 @@ pub(super) async fn begin(attempt: Attempt) -> Result<Prepared, Error> {
             let pid = anchor.pid();
             let held = Held { release, restore, deadline, abort, subject, runs_hooks, pid };
             // If the anchor dies, CRIU ends by itself and says why.
-            Ok(Prepared { anchor, abort: Abort::default(), how: How::Held(held) })
+            Ok((anchor, Abort::default(), How::Held(held)))
         }
         Err(error) => {
             abort.abort();

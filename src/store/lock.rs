@@ -14,17 +14,17 @@ use rustix::io::Errno;
 const PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
+pub(crate) enum How {
     Shared,
     Alone,
 }
 
 /// Held as long as this lives.
 #[derive(Debug)]
-pub(super) struct Lock(File);
+pub(crate) struct Lock(File);
 
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// And by whom.
     Held(String),
     Io(io::Error),
@@ -41,7 +41,7 @@ impl From<Failure> for io::Error {
 
 impl Lock {
     /// A file that is made if it is missing. One on a read-only disk can be locked, too.
-    pub(super) fn file(path: &Path) -> io::Result<File> {
+    pub(crate) fn file(path: &Path) -> io::Result<File> {
         let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = open(path, flags | OFlags::RDWR | OFlags::CREATE, Mode::from_raw_mode(0o600));
         let opened = match made {
@@ -51,13 +51,13 @@ impl Lock {
         Ok(File::from(opened?))
     }
 
-    pub(super) fn folder(path: &Path) -> io::Result<File> {
+    pub(crate) fn folder(path: &Path) -> io::Result<File> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         Ok(File::from(open(path, flags, Mode::empty())?))
     }
 
     /// Waits that long for others to be done.
-    pub(super) fn take(file: File, how: How, patience: Duration) -> Result<Lock, Failure> {
+    pub(crate) fn take(file: File, how: How, patience: Duration) -> Result<Lock, Failure> {
         let deadline = Instant::now() + patience;
         let operation = match how {
             How::Shared => FlockOperation::NonBlockingLockShared,
@@ -75,7 +75,7 @@ impl Lock {
     }
 
     /// Whether the path still leads to what is locked.
-    pub(super) fn is_at(&self, path: &Path) -> bool {
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
         let same =
             |ours: fs::Metadata, there: fs::Metadata| (ours.dev(), ours.ino()) == (there.dev(), there.ino());
         self.0.metadata().is_ok_and(|ours| fs::symlink_metadata(path).is_ok_and(|there| same(ours, there)))

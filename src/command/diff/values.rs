@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// No two checkpoints have these in common, or they say nothing of the container.
-const OF_ONE_CHECKPOINT: [&str; 7] =
-    ["sealed", "taken_at", "left_running", "stdio", "files", "digests", "took"];
+const OF_ONE_CHECKPOINT: [&str; 8] =
+    ["sealed", "taken_at", "left_running", "stdio", "files", "digests", "took", "figures"];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Change {
@@ -75,7 +75,10 @@ mod tests {
 
     #[test]
     fn when_a_checkpoint_was_taken_is_no_difference() {
-        let described = description(&json!({"taken_at": 1, "kernel": "6"}), &OF_ONE_CHECKPOINT);
+        let described = description(
+            &json!({"taken_at": 1, "figures": {"frozen_us": 1}, "kernel": "6"}),
+            &OF_ONE_CHECKPOINT,
+        );
         assert_eq!(described, json!({"kernel": "6"}));
     }
 }

@@ -3,12 +3,13 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use cryo::checkpoint::Figures;
 use cryo::checkpoint::manifest::{Manifest, Network};
 use cryo::criu;
 
 use super::limits;
 use crate::command::answer::time;
-use crate::command::table::{count, plain, size};
+use crate::command::table::{count, duration, plain, size};
 use crate::contents::Contents;
 
 const WIDTH: usize = 11;
@@ -36,7 +37,6 @@ fn foreign(folder: &Path) -> Vec<(&'static str, String)> {
 fn ours(folder: &Path, manifest: &Manifest) -> Vec<(&'static str, String)> {
     let taken = time(manifest.taken_at).unwrap_or_default();
     let left = if manifest.left_running { "left running" } else { "stopped by it" };
-    let bytes = manifest.files.values().fold(0u64, |sum, size| sum.saturating_add(*size));
     let files = count(manifest.files.len(), "file", "files");
     let criu = manifest.criu.as_deref().unwrap_or("of unknown version");
     let runtime = &manifest.runtime;
@@ -46,12 +46,13 @@ fn ours(folder: &Path, manifest: &Manifest) -> Vec<(&'static str, String)> {
     vec![
         ("Checkpoint", format!("{}{state}", folder.display())),
         ("Container", format!("{} in namespace {}, {left}", manifest.container, manifest.namespace)),
-        ("Taken", format!("{taken}, in {}", milliseconds(manifest.took))),
+        ("Taken", format!("{taken}, in {}", duration(manifest.took.saturating_mul(1000)))),
         ("By", format!("{} {version}, CRIU {criu}", runtime.name)),
         ("On", format!("Linux {} {}", manifest.kernel, manifest.architecture)),
         ("Network", network(manifest.network).to_owned()),
         ("Options", options(&manifest.options)),
-        ("Size", format!("{} in {files}", size(bytes))),
+        ("Times", times(&manifest.figures)),
+        ("Size", sizes(manifest, &files)),
     ]
 }
 
@@ -104,11 +105,28 @@ fn options(options: &criu::Options) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
-fn milliseconds(time: u64) -> String {
-    match time {
-        0..1000 => format!("{time} ms"),
-        _ => format!("{}.{} s", time / 1000, time % 1000 / 100),
-    }
+fn times(figures: &Figures) -> String {
+    let frozen = figures.frozen_us.map(|frozen| {
+        let by_criu = figures.frozen_by_criu_us.map(|time| format!(" ({} by CRIU)", duration(time)));
+        format!("stood still for {}{}", duration(frozen), by_criu.unwrap_or_default())
+    });
+    let others = [
+        ("freeze", figures.freeze_us),
+        ("dump", figures.dump_us),
+        ("writing memory", figures.write_us),
+        ("compression", figures.compress_us),
+        ("resume", figures.resume_us),
+    ];
+    let others = others.iter().filter_map(|(name, time)| Some(format!("{name} {}", duration((*time)?))));
+    frozen.into_iter().chain(others).collect::<Vec<_>>().join(", ")
+}
+
+fn sizes(manifest: &Manifest, files: &str) -> String {
+    let Figures { pages, shared_bytes, .. } = manifest.figures;
+    let pages = pages.map(|pages| format!(", {pages} pages of memory")).unwrap_or_default();
+    let shared = shared_bytes.filter(|bytes| *bytes > 0);
+    let shared = shared.map(|bytes| format!(", {} of it shared", size(bytes))).unwrap_or_default();
+    format!("{} in {files}{pages}{shared}", size(manifest.bytes()))
 }
 
 #[cfg(test)]
@@ -125,7 +143,9 @@ mod tests {
             "architecture": "x86_64", "options": {"tcp_established": true, "cgroups_mode": "soft"},
             "terminal": false, "stdio": {"stdin": "null", "stdout": "fifo", "stderr": "fifo", "pipes": []},
             "network": "private", "own_users": false, "cgroup": "/web", "mounts": [], "spec_digest": "",
-            "files": {"pages-1.img": 2048, "core-1.img": 1024}, "took": 1234
+            "files": {"pages-1.img": 2048, "core-1.img": 1024}, "took": 1234,
+            "figures": {"frozen_us": 43_210, "frozen_by_criu_us": 41_000, "freeze_us": 310, "dump_us": 90_000,
+                "write_us": 2_000, "resume_us": 120, "pages": 12, "shared_bytes": 8192}
         });
         serde_json::from_value(json).unwrap()
     }
@@ -143,7 +163,8 @@ mod tests {
             On          Linux 6.12.0 x86_64\n\
             Network     its own\n\
             Options     tcp_established, cgroups_mode=soft\n\
-            Size        3.0 KiB in 2 files\n\
+            Times       stood still for 43 ms (41 ms by CRIU), freeze 310 us, dump 90 ms, writing memory 2 ms, resume 120 us\n\
+            Size        3.0 KiB in 2 files, 12 pages of memory, 8.0 KiB of it shared\n\
             Holds       2 processes, 1 thread, 3 open files, 3 sockets, 2 mounts, 20 KiB of memory\n\
             Namespaces  its own: pid; the host's: mount\n";
         assert_eq!(shown, expected);

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::super::exec::{self, Stage};
 use super::super::lifecycle::{self, Remains};
 use super::*;
+use crate::account;
 use crate::container::exec::signal_process;
 use crate::runtime::{self, Cause};
 
@@ -97,7 +98,9 @@ impl Driver {
         };
         let execs = self.execs.values().filter(|exec| exec.is_live()).count();
         if request.policy.refuses_execs() && execs > 0 {
-            return self.answer(reply, Err(checkpoint::Error::Execs(execs).into()));
+            let error = checkpoint::Error::Execs(execs);
+            account::of_checkpoint(&self.subject, &request.policy, Duration::ZERO, Err(&error));
+            return self.answer(reply, Err(error.into()));
         }
         let from = std::mem::replace(&mut self.phase, Phase::Checkpointing);
         let paused = from == Phase::Paused;

@@ -42,7 +42,7 @@ pub(super) enum Done {
         request: Box<checkpoint::Request>,
         from: Phase,
         reply: Reply<()>,
-        result: Result<(), checkpoint::Error>,
+        result: Result<checkpoint::Taken, checkpoint::Error>,
     },
     ExecStarted {
         id: String,

@@ -113,13 +113,13 @@ impl Driver {
         request: checkpoint::Request,
         from: Phase,
         reply: Reply<()>,
-        result: Result<(), checkpoint::Error>,
+        result: Result<checkpoint::Taken, checkpoint::Error>,
     ) {
         self.phase = from;
-        if let Err(error) = result {
-            return self.answer(reply, Err(error.into()));
+        match result {
+            Ok(taken) => self.tell(Event::Checkpointed { image: taken.image }),
+            Err(error) => return self.answer(reply, Err(error.into())),
         }
-        self.tell(Event::Checkpointed { image: request.image });
         if request.exit {
             let Subject { namespace, id, bundle, .. } = &*self.subject;
             self.node.stops.note(namespace, id, bundle);

@@ -231,6 +231,7 @@ fn set_up() -> io::Result<()> {
     fs::write(Path::new(BINARIES).join("criu"), "")?;
     tmpfs("/tmp", "mode=1777")?;
     tmpfs("/var/log", "mode=755")?;
+    tmpfs("/var/lib", "mode=755")?;
     fs::create_dir(FOLDER)?;
     // As root, what is mounted here shows all of the machine's cgroups.
     if rustix::process::geteuid().is_root() {
