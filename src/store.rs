@@ -29,7 +29,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-pub use draft::{Draft, Durable, Wish};
+pub use draft::{Draft, Durable, Progress, Wish};
 pub use entry::{Damaged, Entry, Held};
 pub use error::Error;
 pub use id::Id;
@@ -47,6 +47,8 @@ const VERSION_FILE: &str = "version";
 const NEW_VERSION_FILE: &str = "version.new";
 const LOCK_FILE: &str = "lock";
 const ENTRIES: &str = "entries";
+/// No folder: a path below it asks for a checkpoint of that name.
+const BY_NAME: &str = "by-name";
 /// A change is some small files; on a slow disk others' dumps are in its way.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of an id that is to be found by its beginning.
@@ -136,6 +138,18 @@ impl Store {
         }
         good.sort_by(|a, b| (a.record.taken_at, a.id()).cmp(&(b.record.taken_at, b.id())));
         Ok((good, damaged))
+    }
+
+    /// What a client gives for a folder that wants a checkpoint of that name in the store at
+    /// `root`.
+    pub fn wish(root: &Path, name: &str) -> PathBuf {
+        root.join(BY_NAME).join(name)
+    }
+
+    /// The name that it wants, if it does.
+    pub fn wanted(root: &Path, path: &Path) -> Option<String> {
+        let name = path.strip_prefix(root.join(BY_NAME)).ok()?;
+        (!name.as_os_str().is_empty()).then(|| name.to_string_lossy().into_owned())
     }
 
     /// The one whose folder this is, if it is one of the store at `root`.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use cryo::container::Options;
+use cryo::container::{Options, Status};
 use cryo::criu;
 use cryo::mount::Mount;
 use cryo_protos::api;
@@ -31,6 +31,8 @@ fn place(path: &Option<PathBuf>) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointOptions {
     pub exit: Option<bool>,
+    /// Where its client wants it; containerd has understood it, or not.
+    pub image: Option<PathBuf>,
     pub work: Option<PathBuf>,
     pub criu: criu::Options,
 }
@@ -94,6 +96,7 @@ pub fn checkpoint_options(any: Option<&Any>) -> Result<CheckpointOptions, Error>
             file_locks: old.file_locks,
             empty_namespaces: old.empty_namespaces,
             cgroups_mode: old.cgroups_mode,
+            image_path: old.image_path,
             work_path: old.work_path,
             ..runc::CheckpointOptions::default()
         }));
@@ -104,6 +107,7 @@ pub fn checkpoint_options(any: Option<&Any>) -> Result<CheckpointOptions, Error>
 fn from_checkpoint(options: runc::CheckpointOptions) -> CheckpointOptions {
     CheckpointOptions {
         exit: Some(options.exit),
+        image: path(&options.image_path),
         work: path(&options.work_path),
         criu: criu::Options {
             tcp_established: options.open_tcp,
@@ -190,6 +194,16 @@ pub fn mounts(mounts: Vec<api::Mount>) -> Vec<Mount> {
     mounts.into_iter().map(convert).collect()
 }
 
+pub fn status(status: Status) -> api::Status {
+    match status {
+        Status::Created => api::Status::CREATED,
+        Status::Running => api::Status::RUNNING,
+        Status::Pausing => api::Status::PAUSING,
+        Status::Paused => api::Status::PAUSED,
+        Status::Stopped => api::Status::STOPPED,
+    }
+}
+
 pub fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| text.into())
 }
@@ -257,7 +271,7 @@ mod tests {
             ..Default::default()
         };
         let read = checkpoint_options(Some(&pack(&old).unwrap())).unwrap();
-        assert_eq!((read.exit, read.work), (Some(true), Some("/w".into())));
+        assert_eq!((read.exit, read.work, read.image), (Some(true), Some("/w".into()), Some("/i".into())));
     }
 
     #[test]

@@ -103,6 +103,8 @@ fn of_image(error: &image::Error) -> Code {
 fn of_store(error: &store::Error) -> Code {
     match error {
         store::Error::Unknown(_) => Code::NOT_FOUND,
+        store::Error::NameTaken { .. } => Code::ALREADY_EXISTS,
+        store::Error::Name(_) => Code::INVALID_ARGUMENT,
         store::Error::Full(_) | store::Error::Quota { .. } => Code::RESOURCE_EXHAUSTED,
         store::Error::Damaged { .. } => Code::DATA_LOSS,
         _ => Code::FAILED_PRECONDITION,
@@ -130,7 +132,7 @@ fn of_checkpoint(error: &checkpoint::Error) -> Code {
         | checkpoint::Error::Preflight(_)
         | checkpoint::Error::Execs(_) => Code::FAILED_PRECONDITION,
         checkpoint::Error::Shm(error) => of_io(error.source.kind()),
-        checkpoint::Error::Store(error) => of_store(error),
+        checkpoint::Error::Store(error) | checkpoint::Error::Waits(error) => of_store(error),
         checkpoint::Error::Write { source, .. } => of_io(source.kind()),
     }
 }

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use cryo::checkpoint;
-use cryo::container::{Container, Create, Ended, Node, Status};
+use cryo::container::{Container, Create, Ended, Node};
 use cryo::stdio::Paths;
+use cryo::store::Store;
 use cryo_protos::api::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
     CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest,
@@ -20,7 +21,7 @@ use cryo_protos::api::{
 use cryo_protos::ttrpc::r#async::TtrpcContext;
 use cryo_protos::ttrpc::error::get_rpc_status;
 use cryo_protos::ttrpc::{Code, Result};
-use cryo_protos::{Task, api, pack, runc};
+use cryo_protos::{Task, pack, runc};
 use tokio::sync::{Notify, watch};
 
 use crate::bundle_files;
@@ -235,7 +236,7 @@ impl Task for Service {
             exec_id: request.exec_id,
             bundle: now.bundle.to_string_lossy().into_owned(),
             pid,
-            status: wire_status(state).into(),
+            status: convert::status(state).into(),
             stdin: stdio.stdin.clone(),
             stdout: stdio.stdout.clone(),
             stderr: stdio.stderr.clone(),
@@ -287,8 +288,10 @@ impl Task for Service {
             let Shared { address, namespace, .. } = &*self.0;
             content::make_room(address, namespace, &request.id).await.map_err(status::held)?;
         }
+        // Older containerds don't hand it on under every name of ours.
+        let wanted = options.image.filter(|image| Store::wanted(&policy.store().path, image).is_some());
         let checkpoint = checkpoint::Request {
-            image,
+            image: wanted.unwrap_or(image),
             exit: options.exit.unwrap_or_else(|| policy.exits_after_checkpoint(&self.0.namespace)),
             work: options.work,
             options: options.criu.for_dump(&policy),
@@ -379,14 +382,4 @@ fn no_exec(id: &str) -> cryo_protos::ttrpc::Error {
 
 fn paths(stdin: String, stdout: String, stderr: String, terminal: bool) -> Paths {
     Paths { stdin, stdout, stderr, terminal }
-}
-
-fn wire_status(status: Status) -> api::Status {
-    match status {
-        Status::Created => api::Status::CREATED,
-        Status::Running => api::Status::RUNNING,
-        Status::Pausing => api::Status::PAUSING,
-        Status::Paused => api::Status::PAUSED,
-        Status::Stopped => api::Status::STOPPED,
-    }
 }

@@ -1,5 +1,6 @@
 //! Where an image is made: in the client's folder, or in the node's store, and then the
-//! client's folder gets no more than a word of where that is.
+//! client's folder gets no more than a word of where that is. A client that names no folder but
+//! one of the store's names gets an entry of that name, and nothing else.
 //!
 //! Docker carries what is in the folder through containerd and back, at some 30 MB/s. What is
 //! in the store is written once, by CRIU, and read once.
@@ -18,7 +19,7 @@ use crate::container::Subject;
 use crate::docker;
 use crate::pages::{self, follow::Follower, zeros};
 use crate::policy::Data;
-use crate::store::claims::{Claim, Reference};
+use crate::store::claims::Claim;
 use crate::store::retention::Limits;
 use crate::store::{self, Description, Draft, Durable, Held, Store, Wish};
 
@@ -29,7 +30,7 @@ pub(super) struct Shelf {
     limits: Limits,
     copies: Vec<PathBuf>,
     claimed: Claimed,
-    /// The node's owner wants nothing else.
+    /// The node's owner wants nothing else, or its client.
     is_a_must: bool,
 }
 
@@ -38,6 +39,8 @@ enum Claimed {
     /// What is put there now is on its way to this folder of Docker's.
     Docker(PathBuf),
     Folder(PathBuf),
+    /// By nobody but who knows it by its name.
+    Name(String),
 }
 
 impl Shelf {
@@ -45,7 +48,8 @@ impl Shelf {
     /// client needs it that has an archive, and an archive may go to another node.
     pub(super) fn of(request: &Request, subject: &Subject, asked: SystemTime) -> Option<Shelf> {
         let (store, target) = (request.policy.store(), &request.image);
-        let claimed = match store.data {
+        let name = Store::wanted(&store.path, target).map(Claimed::Name);
+        let claimed = name.or_else(|| match store.data {
             Data::Client => None,
             _ if subject.namespace == KUBERNETES => None,
             _ if is_temporary(target) => {
@@ -54,13 +58,13 @@ impl Shelf {
             }
             Data::Store => Some(Claimed::Folder(target.clone())),
             Data::Auto => None,
-        }?;
+        })?;
         Some(Shelf {
             root: store.path.clone(),
             limits: store.limits,
             copies: request.policy.restore_folders().to_owned(),
+            is_a_must: store.data == Data::Store || matches!(claimed, Claimed::Name(_)),
             claimed,
-            is_a_must: store.data == Data::Store,
         })
     }
 
@@ -75,29 +79,34 @@ impl Shelf {
 
     fn begin(&self, bytes: u64) -> Result<Shelved, store::Error> {
         let store = Store::open(&self.root)?.with_copies_in(&self.copies);
-        let claim = match &self.claimed {
-            Claimed::Docker(folder) => Claim::docker(folder),
-            Claimed::Folder(folder) => Claim::folder(folder),
+        let (name, claim) = match &self.claimed {
+            Claimed::Docker(folder) => (None, Some(Claim::docker(folder))),
+            Claimed::Folder(folder) => (None, Some(Claim::folder(folder))),
+            Claimed::Name(name) => (Some(name.as_str()), None),
         };
-        let claim = claim.map_err(|source| store::Error::Io { path: self.root.clone(), source })?;
-        let draft = store.begin(&Wish { name: None, bytes, claim: Some(&claim) }, &self.limits)?;
+        let claim =
+            claim.transpose().map_err(|source| store::Error::Io { path: self.root.clone(), source })?;
+        let wish = Wish { name, bytes, claim: claim.as_ref(), of_living: true };
+        let draft = store.begin(&wish, &self.limits)?;
         let follower = Follower::start(draft.folder()).ok();
         Ok(Shelved { store, limits: self.limits, draft, claim, follower })
     }
 }
 
 /// An image that is being made.
-pub(super) struct Destination {
-    target: PathBuf,
-    staging: Staging,
-    shelved: Option<Shelved>,
+pub(super) enum Destination {
+    Folder(Staging),
+    /// In the store, and the client's folder says so.
+    Referred(Staging, Box<Shelved>),
+    /// In the store, and nowhere else.
+    Stored(Box<Shelved>),
 }
 
-struct Shelved {
+pub(super) struct Shelved {
     store: Store,
     limits: Limits,
     draft: Draft,
-    claim: Claim,
+    claim: Option<Claim>,
     /// Reads what CRIU writes while it is still in memory.
     follower: Option<Follower>,
 }
@@ -105,89 +114,120 @@ struct Shelved {
 impl Destination {
     /// Makes room for about so many bytes.
     pub(super) fn begin(target: &Path, shelf: Option<&Shelf>, bytes: u64) -> Result<Destination, Error> {
+        let Some(shelf) = shelf else { return Ok(Destination::Folder(Staging::begin(target)?)) };
+        if let Claimed::Name(_) = shelf.claimed {
+            let shelved = shelf.begin(bytes).map_err(Error::Store)?;
+            return Ok(Destination::Stored(Box::new(shelved)));
+        }
         let staging = Staging::begin(target)?;
-        let shelved = match shelf.map(|shelf| (shelf, shelf.begin(bytes))) {
-            None => None,
-            Some((_, Ok(shelved))) => Some(shelved),
-            Some((shelf, Err(error))) if shelf.is_a_must => {
+        match shelf.begin(bytes) {
+            Ok(shelved) => Ok(Destination::Referred(staging, Box::new(shelved))),
+            Err(error) if shelf.is_a_must => {
                 staging.discard();
-                return Err(Error::Store(error));
+                Err(Error::Store(error))
             }
-            Some((_, Err(error))) => {
+            Err(error) => {
                 tracing::warn!(%error, "the checkpoint's data goes to the client's own folder");
-                None
+                Ok(Destination::Folder(staging))
             }
-        };
-        Ok(Destination { target: target.to_owned(), staging, shelved })
+        }
     }
 
     pub(super) fn folder(&self) -> &Path {
-        self.shelved.as_ref().map_or(self.staging.folder(), |shelved| shelved.draft.folder())
+        match self {
+            Destination::Folder(staging) => staging.folder(),
+            Destination::Referred(_, shelved) | Destination::Stored(shelved) => shelved.draft.folder(),
+        }
     }
 
     /// Puts the sealed image where it is to stay, and tells where that is.
     pub(super) fn publish(self, namespace: &str) -> Result<PathBuf, Error> {
-        let Destination { target, staging, shelved } = self;
-        let held = match shelved {
-            Some(shelved) => shelved.publish(staging.folder())?,
-            None => None,
-        };
-        staging.publish()?;
-        if is_temporary(&target)
-            && let Err(error) = transit::mark(&target, namespace)
-        {
-            // The image is good without.
-            tracing::warn!(%error, "a restore that follows at once may find its archive in containerd already");
+        match self {
+            Destination::Folder(staging) => hand_over(staging, namespace),
+            Destination::Referred(staging, shelved) => {
+                // Nobody removes the entry before the client's folder names it.
+                let _held = shelved.publish(staging.folder())?;
+                hand_over(staging, namespace)
+            }
+            Destination::Stored(shelved) => shelved.publish_alone(),
         }
-        drop(held);
-        Ok(target)
     }
 
     /// Leaves the place as it was.
     pub(super) fn discard(self) {
-        if let Some(shelved) = self.shelved {
-            shelved.draft.discard();
+        match self {
+            Destination::Folder(staging) => staging.discard(),
+            Destination::Referred(staging, shelved) => {
+                shelved.draft.discard();
+                staging.discard();
+            }
+            Destination::Stored(shelved) => shelved.draft.discard(),
         }
-        self.staging.discard();
     }
 }
 
+fn hand_over(staging: Staging, namespace: &str) -> Result<PathBuf, Error> {
+    let target = staging.target().to_owned();
+    staging.publish()?;
+    if is_temporary(&target)
+        && let Err(error) = transit::mark(&target, namespace)
+    {
+        // The image is good without.
+        tracing::warn!(%error, "a restore that follows at once may find its archive in containerd already");
+    }
+    Ok(target)
+}
+
 impl Shelved {
-    /// Nobody removes the entry before the client's folder names it. If the store can't keep
-    /// it, the client's folder does.
-    fn publish(self, folder: &Path) -> Result<Option<Held>, Error> {
-        let Shelved { store, limits, draft, claim, follower } = self;
+    /// If the store can't keep it, the client's folder does.
+    fn publish(mut self, folder: &Path) -> Result<Option<Held>, Error> {
         let failed = |source| Error::Write { path: folder.to_owned(), source };
-        let manifest = Manifest::read(draft.folder()).map_err(failed)?;
-        let about = Description {
-            container: manifest.container.clone(),
-            namespace: manifest.namespace.clone(),
-            taken_at: manifest.taken_at,
-            // Until its client has taken note there may be nothing else of the container.
-            pinned: !manifest.left_running,
-            claims: vec![claim.clone()],
-            digests: digests(draft.folder(), &manifest, follower),
-        };
-        let held = match commit(&draft, &about) {
+        let manifest = Manifest::read(self.draft.folder()).map_err(failed)?;
+        // Until its client has taken note there may be nothing else of the container.
+        let held = match self.commit(&manifest, !manifest.left_running) {
             Ok(held) => held,
             Err(error) => {
                 tracing::warn!(%error, "the checkpoint's data goes to the client's own folder");
-                copy_over(draft.folder(), folder).map_err(failed)?;
-                draft.discard();
+                copy_over(self.draft.folder(), folder).map_err(failed)?;
+                self.draft.discard();
                 return Ok(None);
             }
         };
         // What it had asked for is no longer needed.
-        draft.discard();
-        let unconfirmed = (!manifest.left_running).then(|| (held.id().clone(), claim));
-        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let reference = Reference { entry: held.id().clone(), root: store.root().to_owned(), node };
-        Manifest { store: Some(reference), files: BTreeMap::new(), digests: BTreeMap::new(), ..manifest }
-            .write(folder, true)
-            .map_err(failed)?;
+        self.draft.discard();
+        let unconfirmed =
+            self.claim.filter(|_| !manifest.left_running).map(|claim| (held.id().clone(), claim));
+        manifest.naming(held.id(), self.store.root()).write(folder, true).map_err(failed)?;
         // What nobody names any longer goes while the client has its answer already.
-        store.prune_beside(limits, unconfirmed);
+        self.store.prune_beside(self.limits, unconfirmed);
         Ok(Some(held))
+    }
+
+    /// If the store can't keep it now, the next operation there does.
+    fn publish_alone(mut self) -> Result<PathBuf, Error> {
+        let folder = self.draft.folder().to_owned();
+        let manifest = Manifest::read(&folder).map_err(|source| Error::Write { path: folder, source })?;
+        let failed = if manifest.left_running { Error::Store } else { Error::Waits };
+        let held = self.commit(&manifest, false).map_err(failed)?;
+        self.draft.discard();
+        self.store.prune_beside(self.limits, None);
+        Ok(held.folder.clone())
+    }
+
+    fn commit(&mut self, manifest: &Manifest, pinned: bool) -> Result<Held, store::Error> {
+        let about = Description {
+            container: manifest.container.clone(),
+            namespace: manifest.namespace.clone(),
+            taken_at: manifest.taken_at,
+            pinned,
+            claims: self.claim.iter().cloned().collect(),
+            digests: digests(self.draft.folder(), manifest, self.follower.take()),
+        };
+        match self.draft.commit(about.clone(), Durable::Soon) {
+            // Others may have the store locked for a while.
+            Err(store::Error::Busy { .. }) => self.draft.commit(about, Durable::Soon),
+            done => done,
+        }
     }
 }
 
@@ -210,14 +250,6 @@ fn digests(folder: &Path, manifest: &Manifest, follower: Option<Follower>) -> BT
         }
     }
     followed.into_iter().map(|(name, followed)| (name, followed.digest)).collect()
-}
-
-/// Others may have the store locked for a while.
-fn commit(draft: &Draft, about: &Description) -> Result<Held, store::Error> {
-    match draft.commit(about.clone(), Durable::Soon) {
-        Err(store::Error::Busy { .. }) => draft.commit(about.clone(), Durable::Soon),
-        done => done,
-    }
 }
 
 /// What says that it is complete comes last.

@@ -40,6 +40,11 @@ pub enum Error {
     Shm(#[from] shm::Error),
     #[error("cannot checkpoint the container: {0}")]
     Store(store::Error),
+    /// It was to have a name there, and no folder of a client's.
+    #[error(
+        "the container was stopped, but its checkpoint can't be put into the store: {0}; it is complete, and cryo store prune does it then"
+    )]
+    Waits(store::Error),
     #[error("cannot keep the checkpoint's files in {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }

@@ -118,6 +118,10 @@ impl Staging {
         &self.folder
     }
 
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// Puts the sealed image where the client wants it, in place of an older one.
     pub fn publish(self) -> Result<(), Error> {
         if self.folder == self.target {

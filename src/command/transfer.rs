@@ -138,7 +138,7 @@ fn imported(options: &Import) -> Result<String, String> {
         (Box::new(file), bytes)
     };
     let shelf = Shelf::open()?;
-    let wish = Wish { name: Some(&name), bytes, claim: None };
+    let wish = Wish { name: Some(&name), bytes, claim: None, of_living: false };
     let draft = shelf.store.begin(&wish, &shelf.node.store().limits).map_err(|error| error.to_string())?;
     let limits = Limits::of(draft.folder()).map_err(|error| error.to_string())?;
     let mut bar = Bar::new(None);

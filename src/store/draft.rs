@@ -4,6 +4,7 @@
 //!
 //! A quota is kept here: a draft counts with what it said it would need.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,16 @@ pub struct Wish<'a> {
     pub bytes: u64,
     /// Who will name it.
     pub claim: Option<&'a Claim>,
+    /// It is taken of a container now, and when it is complete it may be all that is left of it.
+    pub of_living: bool,
+}
+
+/// How far a draft is, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub written: u64,
+    /// About as much as there will be.
+    pub needed: u64,
 }
 
 /// When the disk has the files of an image.
@@ -45,7 +56,7 @@ pub enum Durable {
 /// a container.
 #[derive(Debug)]
 pub struct Draft {
-    claimed: bool,
+    of_living: bool,
     store: Store,
     id: Id,
     name: Option<String>,
@@ -61,6 +72,7 @@ struct Reservation {
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     claim: Option<Claim>,
+    of_living: bool,
 }
 
 /// What was found of dead processes.
@@ -103,10 +115,10 @@ impl Store {
         // Somebody may be looking whether it is held, and holds it while looking.
         let lock = Lock::take(file, How::Alone, PATIENCE).map_err(|failure| failed(failure.into()))?;
         let name = wish.name.map(str::to_owned);
-        let reservation = Reservation { name: name.clone(), bytes: wish.bytes, claim: wish.claim.cloned() };
+        let Wish { bytes, claim, of_living, .. } = *wish;
+        let reservation = Reservation { name: name.clone(), bytes, claim: claim.cloned(), of_living };
         // From here on what was made goes with the draft.
-        let claimed = wish.claim.is_some();
-        let draft = Draft { claimed, store: self.clone(), id, name, folder, lock_path, _lock: lock };
+        let draft = Draft { of_living, store: self.clone(), id, name, folder, lock_path, _lock: lock };
         serde_json::to_vec(&reservation)
             .map_err(io::Error::from)
             .and_then(|text| disk::write(&draft.lock_path, &text))
@@ -129,6 +141,16 @@ impl Store {
         );
         let (path, most, used, needed) = (self.root.clone(), Size(most), Size(used), Size(needed));
         Err(Error::Quota { path, most, used, needed, biggest })
+    }
+
+    /// Of the one that is to have a name.
+    pub fn progress(&self, name: &str) -> Option<Progress> {
+        let drafts = self.reservations().unwrap_or_default();
+        let (id, reservation) =
+            drafts.into_iter().find(|(_, reservation)| reservation.name.as_deref() == Some(name))?;
+        let files = std::fs::read_dir(self.new_folder().join(id.as_str())).ok()?.flatten();
+        let written = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        Some(Progress { written, needed: reservation.bytes })
     }
 
     /// What all of the store takes on the disk, or will take when drafts are complete.
@@ -198,7 +220,7 @@ impl Store {
                     disk::remove_file(&new.join(&name))?;
                     continue;
                 }
-                if self.reservation(&id).claim.is_some() && may_be_the_last(&new.join(&name)) {
+                if self.reservation(&id).of_living && may_be_the_last(&new.join(&name)) {
                     let lock = Lock::file(&self.lock_path(&id))?;
                     complete.extend(Lock::take(lock, How::Alone, Duration::ZERO).ok().map(|lock| (id, lock)));
                     continue;
@@ -218,23 +240,26 @@ impl Store {
         let folder = self.new_folder().join(id.as_str());
         let failed = Error::at(&folder);
         let manifest = Manifest::read(&folder).map_err(&failed)?;
+        let files = contents::complete(&folder, &BTreeMap::new(), Durable::Now)?;
+        let Reservation { name, claim, .. } = self.reservation(id);
+        let _lock = self.lock()?;
+        // The name was free for others since then.
+        let name = name.filter(|name| self.check_name(name, Some(id)).is_ok());
+        let container = manifest.container.clone();
         let about = Description {
             container: manifest.container,
             namespace: manifest.namespace,
             taken_at: manifest.taken_at,
-            pinned: true,
-            claims: self.reservation(id).claim.into_iter().collect(),
+            pinned: name.is_none(),
+            claims: claim.into_iter().collect(),
             ..Description::default()
         };
-        let container = about.container.clone();
-        let files = contents::complete(&folder, &about.digests, Durable::Now)?;
-        Record::new(id.clone(), None, about, files)
+        Record::new(id.clone(), name, about, files)
             .write(&folder.join(record::FILE_NAME))
             .map_err(&failed)?;
-        let _lock = self.lock()?;
         disk::rename(&folder, &self.entry_folder(id)).map_err(&failed)?;
         disk::remove_file(&self.lock_path(id)).map_err(&failed)?;
-        tracing::warn!(%id, container, "is kept, pinned: whoever took it ended when it was complete");
+        tracing::warn!(%id, container, "is kept: whoever took it ended when it was complete");
         Ok(())
     }
 
@@ -317,7 +342,7 @@ impl Draft {
 impl Draft {
     /// Nobody needs it.
     pub fn discard(mut self) {
-        self.claimed = false;
+        self.of_living = false;
     }
 }
 
@@ -328,7 +353,7 @@ fn may_be_the_last(folder: &Path) -> bool {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if self.claimed && may_be_the_last(&self.folder) {
+        if self.of_living && may_be_the_last(&self.folder) {
             // The next operation makes it an entry.
             tracing::warn!(folder = %self.folder.display(), "a complete checkpoint stays in the store");
             return;

@@ -48,7 +48,8 @@ impl Place {
     }
 
     fn draft(&self, name: Option<&str>) -> Draft {
-        let draft = self.store.begin(&Wish { name, bytes: 0, claim: None }, &NO_LIMITS).unwrap();
+        let draft =
+            self.store.begin(&Wish { name, bytes: 0, claim: None, of_living: false }, &NO_LIMITS).unwrap();
         write_image(draft.folder());
         draft
     }
@@ -273,7 +274,7 @@ fn names_are_plain_and_unique() {
 fn a_quota_counts_what_drafts_will_need() {
     let place = Place::new();
     let limits = Limits { max_bytes: Some(50 << 20), ..NO_LIMITS };
-    let wish = |bytes| Wish { name: None, bytes, claim: None };
+    let wish = |bytes| Wish { name: None, bytes, claim: None, of_living: false };
     let first = place.store.begin(&wish(30 << 20), &limits).unwrap();
     let error = place.store.begin(&wish(30 << 20), &limits).unwrap_err();
     assert!(matches!(error, Error::Quota { .. }), "{error}");
@@ -289,10 +290,41 @@ fn a_quota_lets_go_what_nobody_names_and_names_what_stays() {
     let unnamed = place.entry(None);
     let used = place.store.used().unwrap();
     let limits = Limits { max_bytes: Some(used + 100_000), ..NO_LIMITS };
-    let wish = Wish { name: None, bytes: 200_000, claim: None };
+    let wish = Wish { name: None, bytes: 200_000, claim: None, of_living: false };
     drop(place.store.begin(&wish, &limits).unwrap());
     assert!(!place.ids().contains(unnamed.id()));
     let named = place.entry(Some("one"));
     let error = place.store.begin(&wish, &limits).unwrap_err();
     assert!(sentence(&error).contains(named.id().as_str()), "{error}");
+}
+
+#[test]
+fn a_path_can_ask_for_a_name() {
+    let root = Path::new("/store");
+    assert_eq!(Store::wanted(root, &Store::wish(root, "one")).as_deref(), Some("one"));
+    assert_eq!(Store::wanted(root, Path::new("/store/by-name/a/b")).as_deref(), Some("a/b"));
+    for path in ["/store/by-name", "/store/by-name/", "/store/entries/one", "/by-name/one"] {
+        assert_eq!(Store::wanted(root, Path::new(path)), None, "{path}");
+    }
+}
+
+#[test]
+fn how_far_a_draft_is_can_be_seen_by_its_name() {
+    let place = Place::new();
+    let wish = Wish { name: Some("one"), bytes: 1 << 20, ..Wish::default() };
+    let draft = place.store.begin(&wish, &NO_LIMITS).unwrap();
+    fs::write(draft.folder().join("pages-1.img"), [1; 1000]).unwrap();
+    assert_eq!(place.store.progress("one"), Some(Progress { written: 1000, needed: 1 << 20 }));
+    assert_eq!(place.store.progress("two"), None);
+    drop(draft);
+    assert_eq!(place.store.progress("one"), None);
+}
+
+#[test]
+fn what_is_above_a_store_is_for_others_to_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("lib/cryo/store");
+    Store::open(&root).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!((mode(&root), mode(root.parent().unwrap()) & 0o055), (0o700, 0o055));
 }

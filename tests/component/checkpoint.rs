@@ -4,6 +4,7 @@ mod clients;
 mod failures;
 mod images;
 mod logs;
+mod names;
 mod options;
 mod places;
 
@@ -30,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.extend(images::tests());
     tests.extend(places::tests());
     tests.extend(logs::tests());
+    tests.extend(names::tests());
     tests.extend(failures::tests());
     tests.extend(clients::tests());
     tests

@@ -33,7 +33,7 @@ fn a_name_goes_to_one_of_those_who_want_it() {
         asked.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
     });
     assert_eq!(given, 1);
-    let wish = Wish { name: Some("two"), bytes: 0, claim: None };
+    let wish = Wish { name: Some("two"), bytes: 0, claim: None, of_living: false };
     let begin = || place.store.begin(&wish, &NO_LIMITS).ok();
     let drafts: Vec<_> = thread::scope(|scope| {
         let begun: Vec<_> = (0..6).map(|_| scope.spawn(begin)).collect();

@@ -45,7 +45,8 @@ fn the_other_process() {
     let store = Store::open(Path::new(&root)).unwrap();
     let say = |line: &str| println!("\n{line}");
     let begin = || {
-        let draft = store.begin(&Wish { name: None, bytes: 0, claim: None }, &NO_LIMITS).unwrap();
+        let draft =
+            store.begin(&Wish { name: None, bytes: 0, claim: None, of_living: false }, &NO_LIMITS).unwrap();
         write_image(draft.folder());
         draft
     };
@@ -55,9 +56,12 @@ fn the_other_process() {
             say("ready");
             let _ = io::stdin().read_line(&mut String::new());
         }
-        "complete" | "complete copy" => {
-            let claim = Claim::Later("somebody".into());
-            let wish = Wish { name: None, bytes: 0, claim: Some(&claim) };
+        "complete" | "complete copy" | "complete with a name" => {
+            let (claim, is_named) = (Claim::Later("somebody".into()), role.ends_with("name"));
+            let wish = match is_named {
+                true => Wish { name: Some("one"), of_living: true, ..Wish::default() },
+                false => Wish { claim: Some(&claim), of_living: true, ..Wish::default() },
+            };
             let draft = store.begin(&wish, &NO_LIMITS).unwrap();
             write_image(draft.folder());
             write_manifest(draft.folder(), role == "complete copy");
@@ -119,6 +123,30 @@ fn what_may_be_all_that_is_left_of_a_container_is_kept() {
         let (good, _) = place.store.entries().unwrap();
         assert_eq!(good.iter().map(Entry::id).collect::<Vec<_>>(), pruned.saved.iter().collect::<Vec<_>>());
         assert!(good.iter().all(|entry| entry.record.pinned && entry.record.container == "c"));
+    }
+}
+
+#[test]
+fn what_was_to_have_a_name_gets_it_unless_somebody_else_has_it_now() {
+    for taken in [false, true] {
+        let place = Place::new();
+        let mut other = Other::start(&place, "complete with a name");
+        other.wait_for("ready");
+        let refused = place.store.begin(&Wish { name: Some("one"), ..Wish::default() }, &NO_LIMITS);
+        assert!(matches!(refused, Err(Error::NameTaken { .. })));
+        let folder = place.folder.path().join("elsewhere");
+        fs::rename(place.store.new_folder(), &folder).unwrap();
+        fs::create_dir(place.store.new_folder()).unwrap();
+        other.kill();
+        // Before anybody has looked at what it has left.
+        let named = taken.then(|| place.entry(Some("one")));
+        fs::remove_dir(place.store.new_folder()).unwrap();
+        fs::rename(&folder, place.store.new_folder()).unwrap();
+        let saved = place.store.prune(&NO_LIMITS, 0).unwrap().saved;
+        let entry = place.store.find(saved[0].as_str()).unwrap();
+        assert_eq!((entry.record.name.is_none(), entry.record.pinned), (taken, taken));
+        let one = place.store.find("one").unwrap();
+        assert_eq!(one.id(), named.as_ref().map_or(entry.id(), Entry::id));
     }
 }
 

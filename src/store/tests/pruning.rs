@@ -146,7 +146,7 @@ fn what_may_be_the_last_of_a_container_outlasts_its_draft() {
     for (is_discarded, kept) in [(false, 1), (true, 0)] {
         let place = Place::new();
         let claim = Claim::docker(&place.docker("one")).unwrap();
-        let wish = Wish { name: None, bytes: 0, claim: Some(&claim) };
+        let wish = Wish { name: None, bytes: 0, claim: Some(&claim), of_living: true };
         let draft = place.store.begin(&wish, &NO_LIMITS).unwrap();
         write_image(draft.folder());
         write_manifest(draft.folder(), false);

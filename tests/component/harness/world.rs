@@ -68,9 +68,14 @@ impl World {
     #[track_caller]
     pub(crate) fn tmpfs(&self, name: &str, options: &str) -> PathBuf {
         let path = self.folder(name);
-        let options = std::ffi::CString::new(options).unwrap();
-        mount("tmpfs", &path, "tmpfs", MountFlags::empty(), Some(&*options)).unwrap();
+        self.mount_tmpfs(&path, options);
         path
+    }
+
+    #[track_caller]
+    pub(crate) fn mount_tmpfs(&self, path: &Path, options: &str) {
+        let options = std::ffi::CString::new(options).unwrap();
+        mount("tmpfs", path, "tmpfs", MountFlags::empty(), Some(&*options)).unwrap();
     }
 
     /// Forbids writing to what is mounted there.
@@ -82,6 +87,11 @@ impl World {
     #[track_caller]
     pub(crate) fn unmount(&self, path: &Path) {
         unmount(path, UnmountFlags::empty()).unwrap();
+    }
+
+    /// Unless somebody still uses it.
+    pub(crate) fn try_unmount(&self, path: &Path) -> bool {
+        unmount(path, UnmountFlags::empty()).is_ok()
     }
 
     /// Whether containers have cgroups here; as an ordinary user they haven't.
