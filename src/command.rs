@@ -1,14 +1,18 @@
 //! What an administrator calls. Belongs to the binary: the shim links none of it.
 
 mod answer;
+mod ask;
 mod check;
+mod checkpoint;
 mod diff;
 mod doctor;
+mod find;
 mod generate;
 mod inspect;
 mod install;
 mod place;
 mod progress;
+mod restore;
 mod root;
 mod run;
 mod search;
@@ -40,7 +44,7 @@ enum Verb {
     /// containerd, Docker, nerdctl and Kubernetes, whichever shim they have. The exit status is
     /// 0 if it can, 1 if not, and 2 if there is no such container.
     Check {
-        /// Its id, the beginning of it, or Docker's name for it.
+        /// Its id, the beginning of it, or Docker's or nerdctl's name for it.
         container: String,
         /// The containerd namespace to look in, if more than one has such a container.
         #[arg(long, short)]
@@ -49,6 +53,20 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Take a checkpoint of a container, and keep it in the store under a name.
+    ///
+    /// Works with containers of ctr, nerdctl, Docker and Kubernetes, if their shim is Cryo. The
+    /// container stands still no longer than CRIU needs; if anything fails it runs on. Prints the
+    /// name, and on standard error how long it took. If this command is interrupted, the
+    /// checkpoint goes on and appears in `cryo ls`. The exit status is 0, or 2 if there is no
+    /// checkpoint.
+    Checkpoint(checkpoint::Options),
+    /// Have a container go on from a checkpoint in the store.
+    ///
+    /// The container that was checkpointed, which has to have ended, or with --id a second one.
+    /// One of Docker's goes on by `docker start --checkpoint`. What other containers and pods
+    /// start from is said by the annotation cryo.restore-from.
+    Restore(restore::Options),
     /// Tell whether checkpoint and restore will work on this machine.
     ///
     /// Looks at containerd, Docker, runc, crun, CRIU and the kernel, and at which shim each
@@ -188,6 +206,8 @@ impl Daemon {
 pub(crate) fn run() -> ExitCode {
     match Arguments::parse().verb {
         Verb::Check { container, namespace, json } => check::run(&container, namespace.as_deref(), json),
+        Verb::Checkpoint(options) => checkpoint::run(&options),
+        Verb::Restore(options) => restore::run(&options),
         Verb::Doctor { json } => doctor::run(json),
         Verb::Inspect { checkpoint, options } => inspect::run(&checkpoint, &options),
         Verb::Diff { before, after, json } => diff::run(&before, &after, json),

@@ -33,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(75);
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the container was stopped by a checkpoint: its restart policy doesn't start it afresh; go on with docker start --checkpoint, or ask once more with docker start"
+    "the container was stopped by a checkpoint: its restart policy doesn't start it afresh; go on with docker start --checkpoint or cryo restore, or ask once more with docker start"
 )]
 pub struct Restarted;
 

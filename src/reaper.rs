@@ -167,7 +167,7 @@ impl Process {
 }
 
 /// The parent of any process, if that is still there.
-pub(crate) fn parent(pid: u32) -> Option<u32> {
+pub fn parent(pid: u32) -> Option<u32> {
     status_of(pid, "PPid:")?.parse().ok()
 }
 

@@ -26,6 +26,14 @@ pub struct Args {
     pub socket: Option<PathBuf>,
     pub debug: bool,
     pub action: Action,
+    /// Of what `cryo` asks for: where a checkpoint goes or comes from.
+    pub image: Option<PathBuf>,
+    /// A checkpoint ends the container.
+    pub exit: bool,
+    /// A restore makes another container.
+    pub new_id: Option<String>,
+    pub log_uri: String,
+    pub terminal: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +43,9 @@ pub enum Action {
     Serve,
     Start,
     Delete,
+    /// Ask containerd, for `cryo`.
+    Checkpoint,
+    Restore,
     Info,
     Version,
     Help,
@@ -67,8 +78,13 @@ impl Args {
     /// Flags without a value. Says whether it was one.
     fn switch(&mut self, name: &str, value: Option<&str>) -> Result<bool, String> {
         let action = match name {
-            "debug" => {
-                self.debug = truth(name, value)?;
+            "debug" | "exit" | "terminal" => {
+                let switch = match name {
+                    "debug" => &mut self.debug,
+                    "exit" => &mut self.exit,
+                    _ => &mut self.terminal,
+                };
+                *switch = truth(name, value)?;
                 return Ok(true);
             }
             "v" | "version" => Action::Version,
@@ -89,6 +105,9 @@ impl Args {
             "address" => self.address = value,
             "bundle" => self.bundle = Some(value.into()),
             "socket" => self.socket = Some(value.into()),
+            "image" => self.image = Some(value.into()),
+            "new-id" => self.new_id = Some(value),
+            "log-uri" => self.log_uri = value,
             // Nothing is published through containerd's binary, and there is no
             // profiler to listen for.
             "publish-binary" | "debug-socket" => {}
@@ -111,6 +130,8 @@ fn action(word: &str) -> Result<Action, String> {
     match word {
         "start" => Ok(Action::Start),
         "delete" => Ok(Action::Delete),
+        "checkpoint" => Ok(Action::Checkpoint),
+        "restore" => Ok(Action::Restore),
         _ => Err(format!("unknown command '{word}': containerd calls start or delete")),
     }
 }

@@ -13,18 +13,13 @@ use prost::Message;
 use tokio::time::timeout;
 
 use crate::grpc::{Client, Error as GrpcError};
+use crate::messages::{CREATE_LEASE, DELETE_LEASE, GET_CONTAINER, Nothing, OfContainer};
 
 const VERSION: &str = "containerd.services.version.v1.Version/Version";
-const CONTAINER: &str = "containerd.services.containers.v1.Containers/Get";
 const CONTENT: &str = "containerd.services.content.v1.Content/Info";
-const CREATE_LEASE: &str = "containerd.services.leases.v1.Leases/Create";
-const DELETE_LEASE: &str = "containerd.services.leases.v1.Leases/Delete";
 
 /// containerd may have much to collect.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-#[derive(Clone, PartialEq, Message)]
-struct Nothing {}
 
 #[derive(Clone, PartialEq, Message)]
 struct VersionAnswer {
@@ -40,26 +35,6 @@ struct Name {
     /// For a lease that is deleted: come back when the garbage is collected.
     #[prost(bool, tag = "2")]
     sync: bool,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ContainerAnswer {
-    #[prost(message, optional, tag = "1")]
-    container: Option<Container>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Container {
-    #[prost(message, optional, tag = "5")]
-    spec: Option<Packed>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Packed {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
 }
 
 /// Another checkpoint holds what containerd would have to store for this one.
@@ -105,7 +80,7 @@ async fn ask(address: &str, namespace: &str, container: &str) -> Result<Option<(
     if !is_first(&version) {
         return Ok(None);
     }
-    let answer: ContainerAnswer = containerd.call(CONTAINER, &name(container)).await?;
+    let answer: OfContainer = containerd.call(GET_CONTAINER, &name(container)).await?;
     let Some(spec) = answer.container.and_then(|container| container.spec) else { return Ok(None) };
     let digest = digest(&spec.encode_to_vec());
     let is_held = holds(&containerd, &digest).await?;
@@ -119,7 +94,7 @@ fn is_first(version: &str) -> bool {
 async fn holds(containerd: &Client, digest: &str) -> Result<bool, GrpcError> {
     match containerd.call::<Nothing>(CONTENT, &name(digest)).await {
         Ok(_) => Ok(true),
-        Err(GrpcError::NotFound) => Ok(false),
+        Err(GrpcError::NotFound(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -20,9 +20,9 @@ const NOT_FOUND: u32 = 5;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("there is none")]
-    NotFound,
-    #[error("containerd says: {0}")]
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
     Refused(String),
     #[error("containerd's answer can't be read: {0}")]
     Garbled(String),
@@ -35,6 +35,8 @@ pub(crate) enum Error {
 pub(crate) struct Client {
     requests: SendRequest<Bytes>,
     namespace: String,
+    /// What is made belongs to it, until it is given back.
+    lease: Option<String>,
     connection: AbortHandle,
 }
 
@@ -47,7 +49,12 @@ impl Client {
             // Whoever waits for an answer learns of the end as well.
             let _ = connection.await;
         });
-        Ok(Client { requests, namespace: namespace.to_owned(), connection: connection.abort_handle() })
+        let namespace = namespace.to_owned();
+        Ok(Client { requests, namespace, lease: None, connection: connection.abort_handle() })
+    }
+
+    pub(crate) fn hold(&mut self, lease: &str) {
+        self.lease = Some(lease.to_owned());
     }
 
     pub(crate) async fn call<A: Message + Default>(
@@ -58,9 +65,10 @@ impl Client {
         let request = Request::post(format!("http://containerd/{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
-            .header("containerd-namespace", &self.namespace)
-            .body(())
-            .map_err(|error| Error::Garbled(error.to_string()))?;
+            .header("containerd-namespace", &self.namespace);
+        let leased =
+            self.lease.iter().fold(request, |request, lease| request.header("containerd-lease", lease));
+        let request = leased.body(()).map_err(|error| Error::Garbled(error.to_string()))?;
         let mut requests = self.requests.clone().ready().await?;
         let (answer, mut body) = requests.send_request(request, false)?;
         body.send_data(frame(message), true)?;
@@ -105,12 +113,14 @@ fn unframe<A: Message + Default>(mut data: Bytes) -> Result<A, Error> {
 
 fn check(headers: &HeaderMap) -> Result<(), Error> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let message = || {
+        let written = text("grpc-message").unwrap_or_default();
+        percent_encoding::percent_decode_str(written).decode_utf8_lossy().into_owned()
+    };
     match text("grpc-status").map(|status| status.parse().unwrap_or(u32::MAX)) {
         None | Some(OK) => Ok(()),
-        Some(NOT_FOUND) => Err(Error::NotFound),
-        Some(status) => {
-            Err(Error::Refused(format!("{} ({status})", text("grpc-message").unwrap_or_default())))
-        }
+        Some(NOT_FOUND) => Err(Error::NotFound(message())),
+        Some(_) => Err(Error::Refused(message())),
     }
 }
 
@@ -137,9 +147,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert!(check(&headers).is_ok());
         headers.insert("grpc-status", "5".parse().unwrap());
-        assert!(matches!(check(&headers), Err(Error::NotFound)));
+        assert!(matches!(check(&headers), Err(Error::NotFound(_))));
         headers.insert("grpc-status", "7".parse().unwrap());
-        headers.insert("grpc-message", "no".parse().unwrap());
-        assert_eq!(check(&headers).unwrap_err().to_string(), "containerd says: no (7)");
+        headers.insert("grpc-message", "50%25 of it%E2%80%A6".parse().unwrap());
+        assert_eq!(check(&headers).unwrap_err().to_string(), "50% of it…");
     }
 }

@@ -4,6 +4,7 @@
 //! [`run`].
 
 mod args;
+mod ask;
 pub mod bootstrap;
 mod bundle_files;
 mod content;
@@ -13,6 +14,7 @@ mod error;
 mod grpc;
 mod info;
 mod log;
+mod messages;
 mod publish;
 mod rest;
 mod serve;
@@ -51,7 +53,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::FAILURE
+            error.exit_code()
         }
     }
 }
@@ -88,6 +90,8 @@ fn dispatch(name: &str, args: &Args) -> Result<(), Error> {
         Action::Serve => serve::run(args),
         Action::Start => start::run(args),
         Action::Delete => delete::run(args),
+        Action::Checkpoint => ask::checkpoint(args),
+        Action::Restore => ask::restore(args),
         Action::Info => info::run(),
         Action::Version => {
             info::print_version(name.rsplit('/').next().unwrap_or(name));

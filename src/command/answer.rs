@@ -15,6 +15,11 @@ pub(crate) fn say(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
+/// What people want to know beside the answer.
+pub(crate) fn tell(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
 /// Nobody is left to tell if even this can't be written.
 pub(crate) fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "cryo: {text}");

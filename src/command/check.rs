@@ -1,7 +1,5 @@
 //! `cryo check`: whether a container can be checkpointed as it is now, and why not.
 
-mod find;
-
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,7 +14,7 @@ use cryo::shm;
 use serde::Serialize;
 
 use super::answer::{finish, node_file, say};
-use find::Found;
+use super::find::{self, Found};
 
 /// Where containerd unpacks a checkpoint of Docker's to.
 const UNPACKED: &str = "/tmp";
@@ -40,11 +38,9 @@ pub(crate) fn run(container: &str, namespace: Option<&str>, json: bool) -> ExitC
 }
 
 fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
-    let Found { id, namespace, bundle } = find::find(container, namespace)?;
-    let pid = bundle::read_pid(&bundle.join(bundle::INIT_PID))
-        .ok()
-        .filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
-        .ok_or_else(|| format!("container {id} doesn't run"))?;
+    let found = find::find(container, namespace)?;
+    let pid = found.pid()?;
+    let Found { id, namespace, bundle } = found;
     let spec = Spec::read(&bundle).map_err(|error| error.to_string())?;
     let policy = policy(&spec)?;
     let cgroup = Cgroup::of_container(pid, &spec.linux.cgroups_path).map_err(|error| error.to_string())?;

@@ -1,10 +1,18 @@
 //! Finding programs as a process would that has a given PATH and root directory.
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+
+use super::root::{BIN, SHIM, USUAL_PATH};
+
+/// Read no further into a program that may be ours under another name.
+const PROGRAM_BYTES: u64 = 64 << 20;
+/// Every build of the shim says this name of itself.
+pub(crate) const OWN_NAME: &str = "io.containerd.runc.cryo.v2";
 
 /// A program: where PATH has it, and the file that this leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +29,33 @@ pub(crate) fn find(name: &str, path: &str, root: &Path) -> Option<Found> {
         let file = executable(&path, root)?;
         Some(Found { path, file })
     })
+}
+
+/// PATH, and the folders for root's programs that a user's shell leaves out.
+pub(crate) fn path() -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{path}:{USUAL_PATH}")
+}
+
+/// The shim's binary: beside this one, or where a path like PATH has it.
+pub(crate) fn shim(path: &str) -> Option<PathBuf> {
+    let here = std::env::current_exe().ok().and_then(|program| program.parent().map(|p| p.join(SHIM)));
+    let root = Path::new("/");
+    let beside = here.filter(|path| executable(path, root).is_some());
+    let elsewhere: Vec<_> = path.split(':').filter(|folder| *folder != BIN).collect();
+    beside.or_else(|| find(SHIM, &elsewhere.join(":"), root).map(|found| found.path))
+}
+
+/// Whether a program is our shim, whatever it is called.
+pub(crate) fn is_cryo(file: &Path) -> bool {
+    let named = file.file_name().is_some_and(|name| name == SHIM);
+    named || contains_mark(file).unwrap_or(false)
+}
+
+fn contains_mark(file: &Path) -> io::Result<bool> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(PROGRAM_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes.windows(OWN_NAME.len()).any(|window| window == OWN_NAME.as_bytes()))
 }
 
 /// The file behind a path, links followed inside the root, if it can be run.

@@ -11,6 +11,7 @@
     reason = "a test ends where its expectation does"
 )]
 
+mod ask;
 mod bootstrap;
 mod checkpoint;
 mod deadlines;
@@ -37,6 +38,7 @@ fn tests() -> Vec<Test> {
         lifecycle::tests(),
         refusals::tests(),
         events::tests(),
+        ask::tests(),
         bootstrap::tests(),
     ];
     rooms.into_iter().flatten().collect()

@@ -1,18 +1,12 @@
 //! The daemons that run, or would, and the shims that they find.
 
 use std::fs;
-use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::command::Daemon;
 use crate::command::root::{Root, SHIM, STOCK_SHIM};
 use crate::command::{search, unit};
-
-/// Read no further into a program that may be ours under another name.
-const PROGRAM_BYTES: u64 = 64 << 20;
-/// Every build of the shim says this name of itself.
-pub(super) const OWN_NAME: &str = "io.containerd.runc.cryo.v2";
 
 /// Where a daemon's configuration is unless it is told another place.
 const CONFIGURATION: &str = "/etc/containerd/config.toml";
@@ -164,7 +158,7 @@ fn configuration(process: &Path, here: &Path) -> PathBuf {
 fn of_path(who: String, daemon: Daemon, path: &str, root: &Path) -> Starts {
     let shim = |name| {
         search::find(name, path, root).map_or(Shim::None, |found| {
-            if is_cryo(&root.join(found.file.strip_prefix("/").unwrap_or(&found.file))) {
+            if search::is_cryo(&root.join(found.file.strip_prefix("/").unwrap_or(&found.file))) {
                 Shim::Cryo(found.path)
             } else {
                 Shim::Other(found.path)
@@ -175,17 +169,6 @@ fn of_path(who: String, daemon: Daemon, path: &str, root: &Path) -> Starts {
     let program = search::find("containerd", path, root).filter(|_| root == Path::new("/"));
     let config = program.map(|found| Configured { program: found.path, file: CONFIGURATION.into() });
     Starts { who, daemon, stock_name: shim(STOCK_SHIM), own_name: shim(SHIM), runs: false, criu, config }
-}
-
-pub(super) fn is_cryo(file: &Path) -> bool {
-    let named = file.file_name().is_some_and(|name| name == SHIM);
-    named || contains_mark(file).unwrap_or(false)
-}
-
-fn contains_mark(file: &Path) -> io::Result<bool> {
-    let mut bytes = Vec::new();
-    fs::File::open(file)?.take(PROGRAM_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes.windows(OWN_NAME.len()).any(|window| window == OWN_NAME.as_bytes()))
 }
 
 /// Processes of that name that aren't in a container: those have their own doctors.

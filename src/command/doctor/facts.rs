@@ -10,7 +10,6 @@ use cryo::reaper::Reaper;
 
 use super::daemons::{self, Starts};
 use super::handlers::{self, Handlers};
-use crate::command::root::{BIN, SHIM, USUAL_PATH};
 use crate::command::run::{Said, run};
 use crate::command::search;
 
@@ -59,7 +58,7 @@ pub(super) struct Kernel {
 }
 
 pub(super) async fn gather(reaper: Reaper) -> Facts {
-    let path = path();
+    let path = search::path();
     let ask = |program, arguments: &'static [&'static str]| run(reaper, program, arguments, &path, PATIENCE);
     // All at once: what hangs, hangs together.
     let (containerd, docker, docker_cgroups, runc, runc_features, crun, crun_features, criu, check, dirty) = tokio::join!(
@@ -78,7 +77,7 @@ pub(super) async fn gather(reaper: Reaper) -> Facts {
     Facts {
         root: rustix::process::geteuid().is_root(),
         systemd: Path::new("/run/systemd/system").is_dir(),
-        shim: shim(&path),
+        shim: search::shim(&path),
         containerd,
         docker,
         docker_cgroups,
@@ -106,20 +105,6 @@ fn node_file() -> NodeFileState {
         Ok(_) => NodeFileState::Good,
         Err(error) => NodeFileState::Bad(error.to_string()),
     }
-}
-
-/// Ours, and the folders for root's programs that a user's shell leaves out.
-fn path() -> String {
-    let path = std::env::var("PATH").unwrap_or_default();
-    format!("{path}:{USUAL_PATH}")
-}
-
-fn shim(path: &str) -> Option<PathBuf> {
-    let here = std::env::current_exe().ok().and_then(|program| program.parent().map(|p| p.join(SHIM)));
-    let root = Path::new("/");
-    let beside = here.filter(|path| search::executable(path, root).is_some());
-    let elsewhere: Vec<_> = path.split(':').filter(|folder| *folder != BIN).collect();
-    beside.or_else(|| search::find(SHIM, &elsewhere.join(":"), root).map(|found| found.path))
 }
 
 fn kernel() -> Kernel {

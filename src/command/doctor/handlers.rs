@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use cryo::reaper::Reaper;
 
-use super::daemons::{Configured, OWN_NAME, Shim, Starts, is_cryo};
+use super::daemons::{Configured, Shim, Starts};
 use super::judge::{Finding, Part, State, finding};
 use super::words::{self, Handler};
 use crate::command::run::run;
-use crate::command::search;
+use crate::command::search::{self, OWN_NAME};
 
 /// One that a pod has to be able to set, and our others begin alike.
 const ANNOTATION: &str = "cryo.restore-from";
@@ -54,7 +54,7 @@ fn program_of(handler: &Handler, starts: &Starts) -> Option<PathBuf> {
     if !handler.path.is_empty() {
         let path = Path::new(&handler.path);
         let file = search::executable(path, Path::new("/"))?;
-        return is_cryo(&file).then(|| path.to_owned());
+        return search::is_cryo(&file).then(|| path.to_owned());
     }
     let by_name = if handler.kind == OWN_NAME { &starts.own_name } else { &starts.stock_name };
     match by_name {

@@ -20,6 +20,7 @@ mod rounds;
 mod servers;
 mod shared;
 mod stdio;
+mod verbs;
 mod verdicts;
 mod zoo;
 
@@ -43,6 +44,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         daemons::scenarios(),
         clones::scenarios(),
         policies::scenarios(),
+        verbs::scenarios(),
         verdicts::scenarios(),
         images::scenarios(),
         rounds::scenarios(),

@@ -34,6 +34,7 @@ mod socket;
 mod streams;
 mod unstarted;
 mod users;
+mod verbs;
 mod verdicts;
 
 use crate::harness::{Scenario, settings};
@@ -72,6 +73,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         contents::scenarios(),
         hooks::scenarios(),
         locks::scenarios(),
+        verbs::scenarios(),
         verdicts::scenarios(),
         docker::scenarios(),
         kube::scenarios(),

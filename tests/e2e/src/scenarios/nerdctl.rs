@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use crate::harness::cryo::{cryo_prints, cryo_refuses};
 use crate::harness::*;
 
 const IMAGE: &str = "docker.io/library/guest:latest";
@@ -12,6 +13,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_container_of_nerdctl_may_go_on_after_a_checkpoint),
         scenario!(a_container_of_nerdctl_counts_on_from_a_checkpoint).restores(),
         scenario!(a_container_of_nerdctl_comes_back_to_its_network).restores(),
+        scenario!(a_container_of_nerdctl_goes_on_by_cryos_own_verbs)
+            .restores()
+            .cryo_only("the stock shim has no store"),
     ];
     all.into_iter()
         .map(|scenario| {
@@ -164,5 +168,25 @@ fn a_container_of_nerdctl_comes_back_to_its_network(bench: &Bench) -> Outcome {
     container.counts_on(3)?;
     let addresses = container.call(&["exec", &container.name, "ip", "-4", "addr", "show", "eth0"])?;
     ensure!(addresses.contains("inet 10.4.0."), "eth0 has {addresses:?}");
+    container.end()
+}
+
+/// With the logger and the network that nerdctl gave it.
+fn a_container_of_nerdctl_goes_on_by_cryos_own_verbs(bench: &Bench) -> Outcome {
+    let container = Nerdctl::run(bench, "bridge")?;
+    let checkpoint = container.checkpoint_name("one");
+    for _ in 0..2 {
+        cryo_prints(bench, &["checkpoint", "--exit", &container.name, &checkpoint])?;
+        let filter = format!("name={}", container.name);
+        let status = container.call(&["ps", "--all", "--filter", &filter, "--format", "{{.Status}}"])?;
+        ensure!(status.starts_with("Exited (137)"), "after the checkpoint its status is {status:?}");
+        let said = cryo_refuses(bench, &["restore", &checkpoint, "--id", "other"])?;
+        ensure!(said.contains("nerdctl run --annotation"), "{said}");
+        cryo_prints(bench, &["restore", &checkpoint])?;
+        container.counts_on(3)?;
+        let addresses = container.call(&["exec", &container.name, "ip", "-4", "addr", "show", "eth0"])?;
+        ensure!(addresses.contains("inet 10.4.0."), "eth0 has {addresses:?}");
+        cryo_prints(bench, &["rm", &checkpoint])?;
+    }
     container.end()
 }

@@ -1,0 +1,60 @@
+//! What `cryo` has this binary ask containerd for, as the command itself knows no containerd:
+//! the verbs `checkpoint` and `restore`.
+//!
+//! They go through containerd's own services, so that it and its clients see what happens. No
+//! container is paused beforehand, as containerd's Go client does: the shim freezes it, for as
+//! long as the dump takes.
+
+mod copy;
+mod restore;
+
+use cryo_protos::runc;
+
+use crate::args::Args;
+use crate::error::Error;
+use crate::grpc::{Client, Error as GrpcError};
+use crate::messages::{CHECKPOINT_TASK, CheckpointTask, Nothing, Packed};
+
+pub(crate) fn checkpoint(args: &Args) -> Result<(), Error> {
+    let image = args.image.as_ref().ok_or_else(|| Error::usage("checkpoint needs -image"))?;
+    let options = runc::CheckpointOptions {
+        exit: args.exit,
+        image_path: image.display().to_string(),
+        ..runc::CheckpointOptions::default()
+    };
+    let options = Packed::of(&options).map_err(Error::other)?;
+    let request = CheckpointTask { container_id: args.id.clone(), options: Some(options) };
+    ask(args, async |containerd| {
+        containerd.call::<Nothing>(CHECKPOINT_TASK, &request).await.map(drop).map_err(refused)
+    })
+}
+
+/// Prints the pid of the container's first process.
+pub(crate) fn restore(args: &Args) -> Result<(), Error> {
+    let image = args.image.as_ref().ok_or_else(|| Error::usage("restore needs -image"))?;
+    ask(args, async |containerd| restore::run(containerd, args, image).await.map(|pid| println!("{pid}")))
+}
+
+fn ask(args: &Args, asked: impl AsyncFnOnce(&mut Client) -> Result<(), Error>) -> Result<(), Error> {
+    if args.namespace.is_empty() || args.id.is_empty() || args.address.is_empty() {
+        return Err(Error::usage("needs -namespace, -id and -address"));
+    }
+    let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    event_loop.map_err(Error::io("start the event loop"))?.block_on(async {
+        let containerd = Client::connect(&args.address, &args.namespace).await;
+        let mut containerd = containerd.map_err(|error| {
+            Error::other(format!("containerd doesn't answer at {}: {error}", args.address))
+        })?;
+        asked(&mut containerd).await
+    })
+}
+
+/// In containerd's words, or in those of the shim that it hands on.
+fn refused(error: GrpcError) -> Error {
+    match error {
+        GrpcError::Io(_) | GrpcError::Http(_) => Error::other(format!(
+            "containerd has gone away: {error}; what was begun may still be finished, cryo ls shows it"
+        )),
+        error => Error::other(error),
+    }
+}
