@@ -76,6 +76,10 @@ enum Verb {
         /// Print JSON instead of a table.
         #[arg(long)]
         json: bool,
+        /// Print what a node of Kubernetes can be told by labels, as a patch: `kubectl patch node
+        /// NAME --patch "$(cryo doctor --node-labels)"`.
+        #[arg(long, conflicts_with = "json")]
+        node_labels: bool,
     },
     /// Show what a checkpoint holds: processes, open files, sockets, mounts, memory.
     ///
@@ -135,12 +139,18 @@ enum Verb {
     /// Look after the store: /var/lib/cryo/store, if the node file doesn't say otherwise.
     #[command(subcommand)]
     Store(shelf::StoreVerb),
-    /// Let a daemon start Cryo in place of the stock shim, or undo that.
+    /// Let a daemon start Cryo, in place of the stock shim or for some pods, or undo that.
     ///
-    /// Makes /usr/local/lib/cryo/bin, where Cryo has the stock shim's name as well as its own,
-    /// and puts it first in the daemon's PATH by a systemd drop-in. For Docker it also adds the
-    /// runtime "cryo" to /etc/docker/daemon.json and switches on the experimental features, one
-    /// of which is `docker checkpoint`. What it changes is kept in /var/lib/cryo/install.json,
+    /// For docker and containerd: makes /usr/local/lib/cryo/bin, where Cryo has the stock shim's
+    /// name as well as its own, and puts it first in the daemon's PATH by a systemd drop-in. For
+    /// docker it also adds the runtime "cryo" to /etc/docker/daemon.json and switches on the
+    /// experimental features, one of which is `docker checkpoint`.
+    ///
+    /// For kubernetes: gives the node's containerd a handler "cryo", which pods choose by a
+    /// RuntimeClass: in a file that config.toml imports, or in config.toml itself if that is of
+    /// version 2. containerd is shown a copy of that first.
+    ///
+    /// What it changes is kept in /var/lib/cryo/install.json,
     /// so that --uninstall leaves everything as it was. Nothing is restarted without --restart.
     Install(Install),
     /// Print what lets a shell complete verbs and options.
@@ -175,6 +185,22 @@ struct Install {
     /// Take this folder for the root directory; for packagers and tests.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    #[command(flatten)]
+    kubernetes: ForKubernetes,
+}
+
+#[derive(Args, Default)]
+struct ForKubernetes {
+    /// For kubernetes: containerd's configuration, if it isn't /etc/containerd/config.toml.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["restart", "uninstall"])]
+    config: Option<PathBuf>,
+    /// For kubernetes, in a pod: where the machine's root directory is. Cryo's programs are
+    /// copied from beside this one to its /usr/local/bin.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["root", "shim"])]
+    host: Option<PathBuf>,
+    /// For kubernetes: write what `cryo doctor --node-labels` says into this file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "root", "uninstall"])]
+    labels: Option<PathBuf>,
 }
 
 /// Who starts shims. Docker's containers are started by a containerd, its own or the system's.
@@ -185,6 +211,8 @@ struct Install {
 enum Daemon {
     Docker,
     Containerd,
+    /// Pods of RuntimeClass "cryo", by the node's containerd.
+    Kubernetes,
 }
 
 impl Daemon {
@@ -192,13 +220,14 @@ impl Daemon {
         match self {
             Daemon::Docker => "docker",
             Daemon::Containerd => "containerd",
+            Daemon::Kubernetes => "kubernetes",
         }
     }
 
     fn unit(self) -> &'static str {
         match self {
             Daemon::Docker => "docker.service",
-            Daemon::Containerd => "containerd.service",
+            Daemon::Containerd | Daemon::Kubernetes => "containerd.service",
         }
     }
 }
@@ -208,7 +237,7 @@ pub(crate) fn run() -> ExitCode {
         Verb::Check { container, namespace, json } => check::run(&container, namespace.as_deref(), json),
         Verb::Checkpoint(options) => checkpoint::run(&options),
         Verb::Restore(options) => restore::run(&options),
-        Verb::Doctor { json } => doctor::run(json),
+        Verb::Doctor { json, node_labels } => doctor::run(json, node_labels),
         Verb::Inspect { checkpoint, options } => inspect::run(&checkpoint, &options),
         Verb::Diff { before, after, json } => diff::run(&before, &after, json),
         Verb::Ls { json } => shelf::ls(json),

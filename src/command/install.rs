@@ -1,27 +1,33 @@
 //! `cryo install`: has a daemon start Cryo in place of the stock shim, and undoes it.
 
+mod config_toml;
 mod daemon_json;
 mod disk;
+mod dump;
 mod json;
+mod kubernetes;
 mod plan;
+mod programs;
 mod record;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cryo::reaper::Reaper;
 use rustix::fs::{FlockOperation, flock};
 
-use super::doctor::docker_runs_with;
+use super::doctor::{docker_runs_with, node_labels};
 use super::root::{BIN, Root, SHIM, USUAL_PATH};
-use super::run::{self, Said};
+use super::run::{Said, run_now};
 use super::unit::Unit;
 use super::{Daemon, Install, search};
-use plan::Step;
+use kubernetes::Node;
+use plan::{Does, Step};
+use programs::Programs;
 use record::Record;
 
 /// systemd gives a daemon 90 seconds to stop before it kills it.
@@ -39,8 +45,43 @@ pub(crate) enum Error {
     NotAShim(PathBuf),
     #[error("{0} is there and isn't from this command: move it away and run this again")]
     Foreign(PathBuf),
+    #[error("--{0} is for `cryo install kubernetes`")]
+    OnlyKubernetes(&'static str),
+    #[error("there is no {0} beside this program: --host is for an image with both of Cryo's programs in it")]
+    NoProgram(String),
+    #[error(
+        "containerd reads {0}, not /etc/containerd/config.toml: if another program writes that, as k3s does, \
+             add the handler to its template by hand (see deploy/containerd); else name it with --config"
+    )]
+    OtherConfiguration(PathBuf),
+    #[error("{0} isn't called like a file of containerd's, which end in .toml: name another with --config")]
+    NotToml(PathBuf),
+    #[error("there is no containerd in {USUAL_PATH}, and none runs: install it first")]
+    NoContainerd,
+    #[error("there is no {0}: have containerd write one by `containerd config default` and run this again")]
+    NoConfiguration(PathBuf),
+    #[error(
+        "containerd doesn't see the handler in {0}: what that imports says something else. Put it there by hand, see deploy/containerd"
+    )]
+    NotSeen(PathBuf),
+    #[error(
+        "with the handler in {0} containerd would lose other settings: add it by hand, see deploy/containerd"
+    )]
+    Loses(PathBuf),
+    #[error(
+        "{0} processes of Cryo still look after containers: end those pods and run this again, which removes the programs"
+    )]
+    InUse(usize),
+    #[error(
+        "{0} doesn't show the machine's processes: in a pod, set hostPID and mount the machine's / with all below it"
+    )]
+    NoProcesses(PathBuf),
     #[error(transparent)]
     DaemonJson(#[from] daemon_json::Error),
+    #[error(transparent)]
+    ConfigToml(#[from] config_toml::Error),
+    #[error(transparent)]
+    Dump(#[from] dump::Error),
     #[error("can't {what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("everything is in place, but '{command}' failed ({why}): see journalctl -xe and run it again")]
@@ -58,6 +99,21 @@ impl Error {
 }
 
 pub(crate) fn run(options: &Install, out: &mut dyn Write) -> Result<(), Error> {
+    let own = &options.kubernetes;
+    let only =
+        [("config", own.config.is_some()), ("host", own.host.is_some()), ("labels", own.labels.is_some())];
+    if let Some((option, _)) =
+        only.into_iter().find(|(_, given)| *given && options.daemon != Daemon::Kubernetes)
+    {
+        return Err(Error::OnlyKubernetes(option));
+    }
+    // What lies in an image is out of sight afterwards.
+    let labels = own.labels.as_ref().map(|path| File::create(path).map_err(Error::at("write", path)));
+    let labels = labels.transpose()?;
+    let programs = match &own.host {
+        Some(host) => enter(host, options.uninstall)?,
+        None => Programs::default(),
+    };
     let folder = options.root.as_deref();
     let root = Root::new(folder).map_err(Error::at("use", folder.unwrap_or(Path::new("/"))))?;
     // Looking is free, and whoever puts a package together owns its root.
@@ -65,43 +121,142 @@ pub(crate) fn run(options: &Install, out: &mut dyn Write) -> Result<(), Error> {
         return Err(Error::NotRoot);
     }
     let _alone = lock(&root)?;
-    let mut record = Record::read(&root).map_err(Error::at("read", record::PATH))?;
-    let before = record.clone();
-    let daemon = options.daemon;
-    let steps = if options.uninstall {
-        plan::uninstall(&root, &mut record, daemon)?
+    let record = Record::read(&root).map_err(Error::at("read", record::PATH))?;
+    let job = Job { root: &root, options, programs: &programs };
+    if options.uninstall {
+        job.uninstall(record, out)?
     } else {
-        let shim = shim(&root, options.shim.as_deref())?;
-        let flag = "--experimental";
-        let runs_with = root.is_the_machine() && docker_runs_with(flag);
-        let flagged = runs_with || Unit::without_ours(&root, Daemon::Docker.unit()).has_flag(flag);
-        plan::install(&root, &mut record, daemon, &shim, flagged)?
-    };
-    if !options.dry_run {
-        carry_out(&root, &steps, &before, record, options.uninstall)?;
+        job.install(record, out)?
     }
-    let text = told(&root, options, &steps);
-    // Nobody reads it any more; what was asked for is done.
-    let _ = out.write_all(text.as_bytes());
-    if options.restart { restart(&root, daemon, out) } else { Ok(()) }
+    if let Some(mut file) = labels {
+        let text = node_labels().map_err(Error::at("look at", "/"))?;
+        file.write_all(text.as_bytes()).map_err(Error::at("write", "the labels"))?;
+    }
+    Ok(())
 }
 
-/// Notes first what will be changed, so that the same command can finish what was interrupted.
-fn carry_out(
-    root: &Root,
-    steps: &[Step],
-    before: &Record,
-    mut record: Record,
-    uninstall: bool,
-) -> Result<(), Error> {
-    let ahead = if uninstall { before.clone() } else { record.with_all_of(before) };
-    if ahead != *before {
-        ahead.write(root).map_err(Error::at("write", record::PATH))?;
+/// From here on the machine's root directory is ours, too.
+fn enter(host: &Path, uninstall: bool) -> Result<Programs, Error> {
+    let programs = if uninstall { Programs::default() } else { Programs::beside_this()? };
+    let entered = rustix::process::chroot(host).and_then(|()| rustix::process::chdir("/"));
+    entered.map_err(|error| Error::at("enter", host)(error.into()))?;
+    Ok(programs)
+}
+
+struct Job<'a> {
+    root: &'a Root,
+    options: &'a Install,
+    programs: &'a Programs,
+}
+
+impl Job<'_> {
+    fn install(&self, before: Record, out: &mut dyn Write) -> Result<(), Error> {
+        let Job { root, options, programs } = self;
+        let mut record = before.clone();
+        let shim = match programs.shim() {
+            Some(shim) => shim,
+            None => shim(root, options.shim.as_deref())?,
+        };
+        let node = match options.daemon {
+            Daemon::Kubernetes => Some(Node::look(root, options.kubernetes.config.as_deref())?),
+            Daemon::Docker | Daemon::Containerd => None,
+        };
+        let mut wanted: Vec<_> = programs.wanted().collect();
+        wanted.extend(match &node {
+            Some(node) => node.wanted(&record, &shim)?,
+            None => plan::in_path(root, options.daemon, &shim, experimental_by_flag(root))?,
+        });
+        let steps = plan::install(root, &mut record, options.daemon, wanted)?;
+        let changes = steps.iter().any(|step| step.changes() && !programs.have(&step.path));
+        record.restart_due |= node.is_some() && changes;
+        let due = record.restart_due || changes;
+        if !options.dry_run {
+            if let Some(node) = node.filter(|_| changes) {
+                node.try_out(&before, &shim)?;
+            }
+            self.carry_out(&steps, &before, &mut record)?;
+        }
+        say(out, &told::told(root, options, &steps, due));
+        self.restart(&mut record, out)
     }
-    for step in steps {
-        step.carry_out(root).map_err(Error::at("change", &step.path))?;
+
+    fn uninstall(&self, before: Record, out: &mut dyn Write) -> Result<(), Error> {
+        let Job { root, options, .. } = self;
+        let mut record = before.clone();
+        let steps = plan::uninstall(root, &mut record, options.daemon)?;
+        let changes = steps.iter().any(Step::changes);
+        // Who restarts it by hand doesn't tell us.
+        let kubernetes = options.daemon == Daemon::Kubernetes;
+        record.restart_due = kubernetes && options.restart && (record.restart_due || changes);
+        let mut rest = record.clone();
+        let programs = plan::remove_programs(root, &mut rest, options.daemon)?;
+        if !options.dry_run {
+            self.carry_out(&steps, &before, &mut record)?;
+        }
+        if !steps.is_empty() || programs.is_empty() {
+            say(out, &told::told(root, options, &steps, changes));
+        }
+        self.restart(&mut record, out)?;
+        if programs.is_empty() {
+            return Ok(());
+        }
+        if !options.dry_run {
+            for step in programs.iter().filter(|step| step.does == Does::Remove) {
+                match programs::users(root, &step.path)? {
+                    0 => {}
+                    count => return Err(Error::InUse(count)),
+                }
+            }
+            rest.restart_due = record.restart_due;
+            rest.folders = record.folders.clone();
+            self.carry_out(&programs, &record, &mut rest)?;
+        }
+        let lines: Vec<_> = programs.iter().map(|step| step.told(options.dry_run) + "\n").collect();
+        say(out, &lines.concat());
+        Ok(())
     }
-    if record != ahead { tidy(root, &mut record) } else { Ok(()) }
+
+    /// Notes first what will be changed, so that the same command can finish what was interrupted.
+    fn carry_out(&self, steps: &[Step], before: &Record, record: &mut Record) -> Result<(), Error> {
+        let mut ahead = if self.options.uninstall { before.clone() } else { record.with_all_of(before) };
+        ahead.restart_due |= record.restart_due;
+        if ahead != *before {
+            ahead.write(self.root).map_err(Error::at("write", record::PATH))?;
+        }
+        for step in steps {
+            step.carry_out(self.root, self.programs).map_err(Error::at("change", &step.path))?;
+        }
+        if *record != ahead { tidy(self.root, record) } else { Ok(()) }
+    }
+
+    /// Only what runs is restarted; what doesn't will notice when it starts.
+    fn restart(&self, record: &mut Record, out: &mut dyn Write) -> Result<(), Error> {
+        let Job { root, options, .. } = self;
+        // Its pods would notice for nothing.
+        if !options.restart || (options.daemon == Daemon::Kubernetes && !record.restart_due) {
+            return Ok(());
+        }
+        for arguments in restarts(root, options.daemon) {
+            systemctl(root, &arguments)?;
+            say(out, &format!("ran systemctl {}\n", arguments.join(" ")));
+        }
+        if record.restart_due {
+            record.restart_due = false;
+            tidy(root, record)?;
+        }
+        Ok(())
+    }
+}
+
+/// Nobody may be reading any more; what was asked for is done all the same.
+fn say(out: &mut dyn Write, text: &str) {
+    let _ = out.write_all(text.as_bytes());
+}
+
+fn experimental_by_flag(root: &Root) -> bool {
+    let flag = "--experimental";
+    let runs_with = root.is_the_machine() && docker_runs_with(flag);
+    runs_with || Unit::without_ours(root, Daemon::Docker.unit()).has_flag(flag)
 }
 
 /// One at a time. The root folder is always there, and nobody else locks it.
@@ -144,7 +299,7 @@ fn shim(root: &Root, named: Option<&Path>) -> Result<PathBuf, Error> {
 
 /// Removes folders of ours that are empty, and the record with the last daemon.
 fn tidy(root: &Root, record: &mut Record) -> Result<(), Error> {
-    let used = !record.daemons().is_empty();
+    let used = !record.daemons().is_empty() || record.restart_due;
     if !used {
         disk::remove(root, record::PATH.as_ref()).map_err(Error::at("remove", record::PATH))?;
     }
@@ -154,110 +309,30 @@ fn tidy(root: &Root, record: &mut Record) -> Result<(), Error> {
     if used { record.write(root).map_err(Error::at("write", record::PATH)) } else { Ok(()) }
 }
 
-fn told(root: &Root, options: &Install, steps: &[Step]) -> String {
-    let mut lines: Vec<_> = steps.iter().map(|step| step.told(options.dry_run)).collect();
-    let name = options.daemon.name();
-    if steps.is_empty() {
-        lines.push(format!("nothing to undo: cryo isn't installed for {name}"));
-        return lines.join("\n") + "\n";
-    }
-    let mut rest = match (options.uninstall, options.daemon) {
-        (false, daemon) => advice(root, daemon),
-        (true, Daemon::Docker) => {
-            vec!["Containers made with `--runtime cryo` won't start any more.".to_owned()]
-        }
-        (true, Daemon::Containerd) => Vec::new(),
-    };
-    if !options.restart {
-        rest.push(next(root, options, steps.iter().any(Step::changes)));
-    }
-    if !rest.is_empty() {
-        lines.push(String::new());
-    }
-    lines.extend(rest);
-    lines.join("\n") + "\n"
-}
-
-fn next(root: &Root, options: &Install, changed: bool) -> String {
-    let daemons = plan::serving(root, options.daemon);
-    if root.has_systemd() {
-        let units: Vec<_> = daemons.iter().map(|daemon| daemon.name()).collect();
-        let when = if changed { "To finish:" } else { "If that hasn't been done since the last change:" };
-        let until = if options.uninstall && changed { "\nUntil then no container can start." } else { "" };
-        return format!("{when} systemctl daemon-reload && systemctl restart {}{until}", units.join(" "));
-    }
-    match (options.uninstall, options.daemon) {
-        (true, _) => {
-            "There is no systemd here: restart the daemons without that folder in their PATH. Until then none of them can start a container.".to_owned()
-        }
-        (false, Daemon::Containerd) => {
-            format!("There is no systemd here. To finish, start containerd with: PATH={BIN}:$PATH containerd")
-        }
-        (false, Daemon::Docker) => format!(
-            "There is no systemd here. To finish, start the daemons with that folder first in PATH \
-             (only dockerd, where it starts a containerd of its own):\n  \
-             PATH={BIN}:$PATH containerd\n  PATH={BIN}:$PATH dockerd"
-        ),
-    }
-}
-
-/// What the user should know before the daemons are restarted.
-fn advice(root: &Root, daemon: Daemon) -> Vec<String> {
-    let mut lines = Vec::new();
-    let daemons = plan::serving(root, daemon);
-    if daemons.len() > 1 && root.has_systemd() {
-        lines.push(
-            "Docker's containers are started by containerd.service, so both daemons find Cryo first.".into(),
-        );
-    }
-    for unit in daemons.iter().map(|daemon| daemon.unit()).filter(|_| root.has_systemd()) {
-        if let Some(file) = Unit::without_ours(root, unit).overruled_by(root) {
-            lines.push(format!("{} sets PATH for {unit} and wins: put {BIN}: first there.", file.display()));
-        }
-    }
+fn restarts(root: &Root, daemon: Daemon) -> Vec<Vec<&'static str>> {
+    let units = plan::serving(root, daemon).into_iter().map(Daemon::unit);
+    let restart = ["try-restart"].into_iter().chain(units).collect();
     match daemon {
-        Daemon::Docker => {
-            let text = plan::text(root, daemon_json::PATH.as_ref()).ok().flatten().unwrap_or_default();
-            if !daemon_json::keeps_containers(&text) {
-                lines.push("Restarting Docker stops its containers, as \"live-restore\" isn't set.".into());
-            }
-        }
-        Daemon::Containerd => lines.push(
-            "Containers that run keep the shim they have. Kubernetes needs a runtime handler, too: \
-             see deploy/containerd/runtime-v3.toml (runtime-v2.toml for containerd 1)."
-                .into(),
-        ),
+        Daemon::Kubernetes => vec![restart],
+        Daemon::Docker | Daemon::Containerd => vec![vec!["daemon-reload"], restart],
     }
-    lines
 }
 
-/// Only what runs is restarted; what doesn't will notice when it starts.
-fn restart(root: &Root, daemon: Daemon, out: &mut dyn Write) -> Result<(), Error> {
-    let units: Vec<_> = plan::serving(root, daemon).into_iter().map(Daemon::unit).collect();
-    for arguments in [vec!["daemon-reload"], [vec!["try-restart"], units].concat()] {
-        let command = format!("systemctl {}", arguments.join(" "));
-        let failed = |why: String| Error::Restart { command: command.clone(), why };
-        if !root.has_systemd() {
-            return Err(failed("there is no systemd here".to_owned()));
-        }
-        let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let said = event_loop.and_then(|event_loop| {
-            event_loop.block_on(async {
-                Ok(run::run(Reaper::start()?, "systemctl", &arguments, USUAL_PATH, RESTART_PATIENCE).await)
-            })
-        });
-        match said.map_err(|error| failed(error.to_string()))? {
-            Said::Done { status: 0, .. } => {}
-            Said::Done { status, errors, .. } => {
-                return Err(failed(
-                    errors.lines().next().map_or(format!("exit status {status}"), str::to_owned),
-                ));
-            }
-            Said::NotThere => return Err(failed("there is no systemctl".to_owned())),
-            Said::Silent(patience) => return Err(failed(format!("no end after {} s", patience.as_secs()))),
-        }
-        // Nobody reads it any more; it is done all the same.
-        let _ = writeln!(out, "ran {command}");
+fn systemctl(root: &Root, arguments: &[&str]) -> Result<(), Error> {
+    let failed = |why: &str| Error::Restart {
+        command: format!("systemctl {}", arguments.join(" ")),
+        why: why.to_owned(),
+    };
+    if !root.has_systemd() {
+        return Err(failed("there is no systemd here"));
     }
-    Ok(())
+    let said = run_now("systemctl", arguments, USUAL_PATH, RESTART_PATIENCE);
+    match said.map_err(|error| failed(&error.to_string()))? {
+        Said::Done { status: 0, .. } => Ok(()),
+        Said::Done { status, errors, .. } => {
+            Err(failed(errors.lines().next().unwrap_or(&format!("exit status {status}"))))
+        }
+        Said::NotThere => Err(failed("there is no systemctl")),
+        Said::Silent(patience) => Err(failed(&format!("no end after {} s", patience.as_secs()))),
+    }
 }

@@ -40,6 +40,12 @@ pub(crate) async fn run(
     }
 }
 
+/// The same for those who do nothing else meanwhile.
+pub(crate) fn run_now(program: &str, arguments: &[&str], path: &str, deadline: Duration) -> io::Result<Said> {
+    let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    event_loop.block_on(async { Ok(run(Reaper::start()?, program, arguments, path, deadline).await) })
+}
+
 async fn attempt(
     reaper: Reaper,
     program: &str,

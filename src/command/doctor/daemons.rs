@@ -13,9 +13,9 @@ const CONFIGURATION: &str = "/etc/containerd/config.toml";
 
 /// A containerd that can be asked what it makes of its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Configured {
-    pub(super) program: PathBuf,
-    pub(super) file: PathBuf,
+pub(crate) struct Configured {
+    pub(crate) program: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 /// What a daemon would start.
@@ -83,6 +83,13 @@ pub(super) fn dockers_containerd() -> Option<String> {
         (None, Some(other)) => Some(format!("the system's (pid {})", other.pid)),
         (None, None) => Some("none that runs".to_owned()),
     }
+}
+
+/// Every containerd that runs and may be the one of Kubernetes: not Docker's own.
+pub(crate) fn for_pods() -> Vec<Configured> {
+    let dockers = running("dockerd");
+    let others = running("containerd").into_iter().filter(|process| !is_child(process, &dockers));
+    others.filter_map(|process| of_process(process.pid, String::new(), Daemon::Containerd).config).collect()
 }
 
 fn is_child(process: &Running, parents: &[Running]) -> bool {

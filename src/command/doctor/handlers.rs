@@ -84,17 +84,17 @@ fn of_handler(handler: &Handler, program: &Path, file: &str) -> Finding {
     let starts = format!("cryo: {}", program.display());
     let of_pods = handler.pod_annotations.iter().any(|pattern| matches(pattern, ANNOTATION));
     if of_pods {
-        return finding(what, Part::Other, State::Ok, format!("{starts}, pods' annotations reach it"), "");
+        return finding(what, Part::Start, State::Ok, format!("{starts}, pods' annotations reach it"), "");
     }
     let remedy = format!(
         "Add pod_annotations = [\"cryo.*\"] to the handler in {file} and restart containerd, if pods may choose \
          how they are checkpointed and start from checkpoints."
     );
-    finding(what, Part::Other, State::Warn, format!("{starts}, pods' annotations don't reach it"), &remedy)
+    finding(what, Part::Start, State::Warn, format!("{starts}, pods' annotations don't reach it"), &remedy)
 }
 
 /// As Go's path.Match, without its classes of characters.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((before, after)) => text.strip_prefix(before).is_some_and(|rest| {

@@ -43,7 +43,7 @@ pub(super) fn checkpoints(features: &str, annotation: &str) -> Option<bool> {
 
 /// How pods of a RuntimeClass are run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Handler {
+pub(crate) struct Handler {
     pub(super) name: String,
     pub(super) kind: String,
     pub(super) path: String,
@@ -51,14 +51,14 @@ pub(super) struct Handler {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Described {
+pub(crate) struct Described {
     pub(super) default: String,
     pub(super) handlers: Vec<Handler>,
 }
 
 /// `containerd config dump`: all of its configuration, migrated to the version it has itself.
 /// Nothing if it leaves the CRI out.
-pub(super) fn handlers(text: &str) -> Option<Described> {
+pub(crate) fn handlers(text: &str) -> Option<Described> {
     #[derive(Deserialize)]
     struct Dump {
         #[serde(default)]

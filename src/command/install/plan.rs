@@ -6,8 +6,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::disk::{self, Content};
+use super::programs::Programs;
 use super::record::{self, Entry, Record};
-use super::{Error, daemon_json};
+use super::{Error, config_toml, daemon_json};
 use crate::command::Daemon;
 use crate::command::root::{BIN, Root, SHIM, STOCK_SHIM};
 use crate::command::unit::{self, DROP_INS, Unit};
@@ -29,38 +30,47 @@ pub(super) enum Does {
     Remove,
 }
 
-pub(super) fn install(
+/// What lets a daemon find Cryo first under the stock shim's name.
+pub(super) fn in_path(
     root: &Root,
-    record: &mut Record,
     daemon: Daemon,
     shim: &Path,
     flagged: bool,
-) -> Result<Vec<Step>, Error> {
-    let mut steps = Vec::new();
-    let mut wanted = BTreeSet::new();
+) -> Result<Vec<(PathBuf, Content)>, Error> {
+    let mut wanted = Vec::new();
     for name in [STOCK_SHIM, SHIM] {
-        wanted.insert(Path::new(BIN).join(name));
-        steps.push(place(root, record, daemon, &Path::new(BIN).join(name), Content::Link(shim.to_owned()))?);
+        wanted.push((Path::new(BIN).join(name), Content::Link(shim.to_owned())));
     }
     if root.has_systemd() {
         for daemon_of_unit in serving(root, daemon) {
             let (path, text) = drop_in(root, daemon_of_unit);
-            wanted.insert(path.clone());
-            steps.push(place(root, record, daemon, &path, Content::Text(text))?);
+            wanted.push((path, Content::Text(text)));
         }
     }
     if daemon == Daemon::Docker {
         let path = Path::new(daemon_json::PATH);
-        wanted.insert(path.to_owned());
-        let now = text(root, path)?;
-        let text = daemon_json::add(now.as_deref(), flagged)?;
-        steps.push(place(root, record, daemon, path, Content::Text(text))?);
+        let text = daemon_json::add(text(root, path)?.as_deref(), flagged)?;
+        wanted.push((path.to_owned(), Content::Text(text)));
     }
-    // A drop-in that has to have another name now, for instance.
-    let stale = |path: &&PathBuf| !wanted.contains(*path);
-    let stale: Vec<_> = record.files.keys().filter(stale).cloned().collect();
-    for path in stale {
-        steps.extend(release(root, record, daemon, &path)?);
+    Ok(wanted)
+}
+
+pub(super) fn install(
+    root: &Root,
+    record: &mut Record,
+    daemon: Daemon,
+    wanted: Vec<(PathBuf, Content)>,
+) -> Result<Vec<Step>, Error> {
+    let mut steps = Vec::new();
+    let paths: BTreeSet<_> = wanted.iter().map(|(path, _)| path.clone()).collect();
+    for (path, content) in wanted {
+        steps.push(place(root, record, daemon, &path, content)?);
+    }
+    // A drop-in that has to have another name now, for instance; not what came with an image.
+    let stale = |(path, entry): &(&PathBuf, &Entry)| !paths.contains(*path) && !entry.is_program();
+    let stale: Vec<_> = record.files.iter().filter(stale).map(|(path, _)| path.clone()).collect();
+    for path in stale.iter().rev() {
+        steps.extend(release(root, record, daemon, path)?);
     }
     for step in steps.iter().filter(|step| matches!(step.does, Does::Put(_))) {
         record.note_folders(root, &step.path);
@@ -71,8 +81,31 @@ pub(super) fn install(
     Ok(steps)
 }
 
+/// Undoes all but programs. Backwards: containerd's main file imports a file that comes before it.
 pub(super) fn uninstall(root: &Root, record: &mut Record, daemon: Daemon) -> Result<Vec<Step>, Error> {
-    let paths: Vec<_> = record.files.keys().cloned().collect();
+    let rest = record.files.iter().filter(|(_, entry)| !entry.is_program());
+    let paths: Vec<_> = rest.map(|(path, _)| path.clone()).rev().collect();
+    release_all(root, record, daemon, &paths)
+}
+
+/// Once nothing starts them any more.
+pub(super) fn remove_programs(root: &Root, record: &mut Record, daemon: Daemon) -> Result<Vec<Step>, Error> {
+    let ours = |entry: &Entry| entry.is_program() && entry.daemons.contains(&daemon);
+    let programs: Vec<_> =
+        record.files.iter().filter(|(_, entry)| ours(entry)).map(|(path, _)| path.clone()).collect();
+    if let Some(other) = record.daemons().into_iter().find(|other| *other != daemon) {
+        let does = || Does::Keep(format!("{} was installed with it", other.name()));
+        return Ok(programs.into_iter().map(|path| Step { path, does: does() }).collect());
+    }
+    release_all(root, record, daemon, &programs)
+}
+
+fn release_all(
+    root: &Root,
+    record: &mut Record,
+    daemon: Daemon,
+    paths: &[PathBuf],
+) -> Result<Vec<Step>, Error> {
     let steps = paths.iter().map(|path| release(root, record, daemon, path));
     Ok(steps.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
@@ -90,7 +123,9 @@ pub(super) fn serving(root: &Root, daemon: Daemon) -> Vec<Daemon> {
 fn drop_in(root: &Root, daemon: Daemon) -> (PathBuf, String) {
     let shipped = match daemon {
         Daemon::Docker => include_str!("../../../deploy/docker/docker.service.d/cryo.conf"),
-        Daemon::Containerd => include_str!("../../../deploy/containerd/containerd.service.d/cryo.conf"),
+        Daemon::Containerd | Daemon::Kubernetes => {
+            include_str!("../../../deploy/containerd/containerd.service.d/cryo.conf")
+        }
     };
     let unit = Unit::without_ours(root, daemon.unit());
     let own = unit::environment(&unit.path_with_ours());
@@ -118,26 +153,34 @@ fn place(
         }
         return step(Does::Nothing);
     }
-    let (mut daemons, before) = match known {
-        Some(entry) if now == entry.before || now.as_ref() == Some(&entry.wrote) => {
-            (entry.daemons.clone(), entry.before.clone())
+    let mut entry = match known {
+        Some(entry) if now == entry.before || entry.is_ours(now.as_ref()) => {
+            let replaced = now.filter(|now| entry.before.as_ref() != Some(now));
+            Entry { replaced, ..entry.clone() }
         }
         Some(entry) if is_drop_in(path) && still_ours(now.as_ref()) => {
             entry.daemons.insert(daemon);
             return step(Does::Keep("it was changed since, and has Cryo in PATH still".to_owned()));
         }
-        Some(entry) => (entry.daemons.clone(), without_ours(path, now, entry)?),
-        None => (BTreeSet::new(), now),
+        Some(entry) => {
+            let before = without_ours(path, now, entry)?;
+            Entry { before, replaced: None, ..entry.clone() }
+        }
+        None => Entry { daemons: BTreeSet::new(), before: now, wrote: wanted.clone(), replaced: None },
     };
-    let foreign = match &before {
-        Some(Content::Text(_)) => path != Path::new(daemon_json::PATH),
-        Some(Content::Link(_)) | None => false,
+    let foreign = match &entry.before {
+        Some(Content::Text(_)) => !is_shared(path),
+        Some(Content::Program(_)) => true,
+        // A program in a link's place is, too.
+        Some(Content::Link(_)) => matches!(wanted, Content::Program(_)),
+        None => false,
     };
     if foreign {
         return Err(Error::Foreign(path.to_owned()));
     }
-    daemons.insert(daemon);
-    record.files.insert(path.to_owned(), Entry { daemons, before, wrote: wanted.clone() });
+    entry.daemons.insert(daemon);
+    entry.wrote = wanted.clone();
+    record.files.insert(path.to_owned(), entry);
     step(Does::Put(wanted))
 }
 
@@ -157,9 +200,9 @@ fn release(root: &Root, record: &mut Record, daemon: Daemon, path: &Path) -> Res
     if now == entry.before {
         return step(Does::Nothing);
     }
-    let before = if now.as_ref() == Some(&entry.wrote) {
+    let before = if entry.is_ours(now.as_ref()) {
         entry.before
-    } else if path == Path::new(daemon_json::PATH) {
+    } else if is_shared(path) {
         without_ours(path, now.clone(), &entry)?
     } else {
         return step(Does::Keep("it was changed since".to_owned()));
@@ -173,16 +216,36 @@ fn release(root: &Root, record: &mut Record, daemon: Daemon, path: &Path) -> Res
 
 /// What would be there if we had never been, now that the user has changed it.
 fn without_ours(path: &Path, now: Option<Content>, entry: &Entry) -> Result<Option<Content>, Error> {
-    match (&now, &entry.before) {
-        (Some(Content::Text(text)), before) if path == Path::new(daemon_json::PATH) => {
-            let before = before.as_ref().and_then(|before| match before {
-                Content::Text(text) => Some(text.as_str()),
-                Content::Link(_) => None,
-            });
+    let before = match &entry.before {
+        Some(Content::Text(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    match &now {
+        Some(Content::Text(text)) if path == Path::new(daemon_json::PATH) => {
             Ok(daemon_json::take_out(text, before)?.map(Content::Text))
+        }
+        Some(Content::Text(text)) if is_shared(path) => {
+            Ok(config_toml::take_out(path, text, before)?.map(Content::Text))
         }
         _ => Ok(now),
     }
+}
+
+/// What a text would be without us; nothing if there would be no such file.
+pub(super) fn text_without_ours(root: &Root, record: &Record, path: &Path) -> Result<Option<String>, Error> {
+    let now = look(root, path)?;
+    let before = match record.files.get(path) {
+        Some(entry) if entry.is_ours(now.as_ref()) => entry.before.clone(),
+        Some(entry) => without_ours(path, now, entry)?,
+        None => now,
+    };
+    Ok(before.and_then(Content::into_text))
+}
+
+/// A file of others to which something of ours was added.
+fn is_shared(path: &Path) -> bool {
+    let toml = path.extension().is_some_and(|extension| extension == "toml");
+    path == Path::new(daemon_json::PATH) || (toml && !config_toml::is_drop_in(path))
 }
 
 fn is_drop_in(path: &Path) -> bool {
@@ -198,10 +261,7 @@ fn look(root: &Root, path: &Path) -> Result<Option<Content>, Error> {
 }
 
 pub(super) fn text(root: &Root, path: &Path) -> Result<Option<String>, Error> {
-    Ok(look(root, path)?.and_then(|content| match content {
-        Content::Text(text) => Some(text),
-        Content::Link(_) => None,
-    }))
+    Ok(look(root, path)?.and_then(Content::into_text))
 }
 
 impl Step {
@@ -209,14 +269,17 @@ impl Step {
         matches!(self.does, Does::Put(_) | Does::Restore(_) | Does::Remove)
     }
 
-    pub(super) fn carry_out(&self, root: &Root) -> std::io::Result<()> {
+    pub(super) fn carry_out(&self, root: &Root, programs: &Programs) -> std::io::Result<()> {
         match &self.does {
             Does::Nothing | Does::Keep(_) => Ok(()),
             Does::Put(Content::Text(text)) | Does::Restore(Content::Text(text)) => {
-                disk::write(root, &self.path, text, 0o644)
+                disk::write(root, &self.path, text.as_bytes(), 0o644)
             }
             Does::Put(Content::Link(target)) | Does::Restore(Content::Link(target)) => {
                 disk::link(root, &self.path, target)
+            }
+            Does::Put(Content::Program(digest)) | Does::Restore(Content::Program(digest)) => {
+                disk::write(root, &self.path, programs.bytes(digest)?, 0o755)
             }
             Does::Remove => disk::remove(root, &self.path),
         }
@@ -228,6 +291,7 @@ impl Step {
             Does::Nothing => ("unchanged", "unchanged", &""),
             Does::Keep(why) => ("kept", "would keep", &format!(" ({why})")),
             Does::Put(Content::Text(_)) => ("wrote", "would write", &""),
+            Does::Put(Content::Program(_)) => ("copied", "would copy", &""),
             Does::Put(Content::Link(target)) => {
                 ("linked", "would link", &format!(" -> {}", target.display()))
             }

@@ -22,6 +22,9 @@ pub(super) struct Record {
     /// Made by us, outer ones first.
     pub(super) folders: Vec<PathBuf>,
     pub(super) files: BTreeMap<PathBuf, Entry>,
+    /// containerd hasn't been restarted since its configuration was changed for Kubernetes.
+    #[serde(default)]
+    pub(super) restart_due: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,19 @@ pub(super) struct Entry {
     pub(super) daemons: BTreeSet<Daemon>,
     pub(super) before: Option<Content>,
     pub(super) wrote: Content,
+    /// What of ours was there when this was about to be written.
+    #[serde(default)]
+    pub(super) replaced: Option<Content>,
+}
+
+impl Entry {
+    pub(super) fn is_program(&self) -> bool {
+        matches!(self.wrote, Content::Program(_))
+    }
+
+    pub(super) fn is_ours(&self, now: Option<&Content>) -> bool {
+        now.is_some() && (now == Some(&self.wrote) || now == self.replaced.as_ref())
+    }
 }
 
 impl Record {
@@ -48,7 +64,7 @@ impl Record {
         let record = Record { version: VERSION, ..self.clone() };
         let text = serde_json::to_string_pretty(&record)? + "\n";
         // daemon.json may hold what isn't for everybody, a proxy's password for instance.
-        disk::write(root, PATH.as_ref(), &text, 0o600)
+        disk::write(root, PATH.as_ref(), text.as_bytes(), 0o600)
     }
 
     pub(super) fn daemons(&self) -> BTreeSet<Daemon> {

@@ -1,11 +1,14 @@
 //! Installs in root folders of their own.
 
+mod kubernetes;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::command::ForKubernetes;
 use crate::command::root::STOCK_SHIM;
 
 const DOCKER_CONF: &str = "/etc/systemd/system/docker.service.d/cryo.conf";
@@ -56,7 +59,15 @@ impl Machine {
 
     fn options(&self, daemon: Daemon) -> Install {
         let root = Some(self.root.folder().to_owned());
-        Install { daemon, uninstall: false, dry_run: false, restart: false, shim: None, root }
+        Install {
+            daemon,
+            uninstall: false,
+            dry_run: false,
+            restart: false,
+            shim: None,
+            root,
+            kubernetes: ForKubernetes::default(),
+        }
     }
 
     fn call(&self, options: &Install) -> Result<String, Error> {
@@ -264,10 +275,11 @@ fn what_was_interrupted_is_completed() {
         let machine = fresh();
         let mut record = Record::default();
         let shim = Path::new("/usr/local/bin").join(SHIM);
-        let steps = plan::install(&machine.root, &mut record, Daemon::Docker, &shim, false).unwrap();
+        let wanted = plan::in_path(&machine.root, Daemon::Docker, &shim, false).unwrap();
+        let steps = plan::install(&machine.root, &mut record, Daemon::Docker, wanted).unwrap();
         record.write(&machine.root).unwrap();
         for step in &steps[..done] {
-            step.carry_out(&machine.root).unwrap();
+            step.carry_out(&machine.root, &Programs::default()).unwrap();
         }
         // The link that was about to be made.
         fs::create_dir_all(machine.root.at(BIN)).unwrap();
@@ -277,7 +289,7 @@ fn what_was_interrupted_is_completed() {
         assert_eq!(relative(&machine), installed, "after {done} steps");
         let steps = plan::uninstall(&machine.root, &mut record, Daemon::Docker).unwrap();
         for step in &steps[..done] {
-            step.carry_out(&machine.root).unwrap();
+            step.carry_out(&machine.root, &Programs::default()).unwrap();
         }
         machine.uninstall(Daemon::Docker).unwrap();
         assert_eq!(relative(&machine), clean, "after {done} steps back");
