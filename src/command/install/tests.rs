@@ -1,6 +1,7 @@
 //! Installs in root folders of their own.
 
 mod kubernetes;
+mod programs;
 
 use std::collections::BTreeMap;
 use std::fs;

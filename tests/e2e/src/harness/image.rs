@@ -43,6 +43,15 @@ pub(crate) fn build(folder: &Path) -> Outcome {
     LAYER.set(digest(&layer)).map_err(|_| Failure::new("the image was built twice"))
 }
 
+/// An archive of an image that has Cryo's programs from a folder, and nothing else.
+pub(crate) fn write_installer(programs: &Path, name: &str, file: &Path) -> Outcome {
+    let mut root = Builder::new(Vec::new());
+    for program in ["cryo", "containerd-shim-cryo-v2"] {
+        add(&mut root, program, &fs::read(programs.join(program))?, 0o755)?;
+    }
+    write(&root.into_inner()?, name, json!({ "Entrypoint": ["/cryo"] }), file)
+}
+
 fn write(layer: &[u8], name: &str, defaults: Value, file: &Path) -> Outcome {
     let config = encode(&json!({
         "architecture": std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"),
@@ -123,10 +132,14 @@ pub(crate) fn import_pause(slot: &Slot, namespace: &str) -> Outcome {
 }
 
 fn import_archive(slot: &Slot, namespace: &str, archive: &str) -> Outcome {
-    let archive = format!("{BASE}/{archive}");
+    import_file(slot, namespace, &Path::new(BASE).join(archive))
+}
+
+pub(crate) fn import_file(slot: &Slot, namespace: &str, archive: &Path) -> Outcome {
     let output = slot
         .command("ctr")
-        .args(["--namespace", namespace, "images", "import", &archive])
+        .args(["--namespace", namespace, "images", "import"])
+        .arg(archive)
         .output()
         .during(|| "ctr images import".into())?;
     if !output.status.success() {

@@ -15,9 +15,10 @@ mod registry;
 mod stream;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 pub(crate) use super::api::call;
-pub(crate) use config::{configuration, version_2};
+pub(crate) use config::{configuration, untouched, version_2};
 pub(crate) use container::PodContainer;
 pub(crate) use container_plan::ContainerPlan;
 pub(crate) use log::entries;
@@ -63,6 +64,12 @@ pub(super) fn wait_until_ready(api: &Api) -> Outcome {
     eventually("the CRI answers", || Cri::by(api).version().ok().map(drop))
 }
 
+/// Where containerd has its folders, without anything else.
+pub(crate) fn head_of(configuration: &str) -> String {
+    let lines = configuration.lines().take_while(|line| !line.starts_with("version"));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Kubelet<'b> {
     pub(crate) bench: &'b Bench,
@@ -103,6 +110,24 @@ impl<'b> Kubelet<'b> {
     pub(crate) fn reconfigure(&self, change: impl FnOnce(&str) -> String) -> Outcome {
         self.configure(change)?;
         self.bench.restart_containerd(nix::sys::signal::Signal::SIGTERM)
+    }
+
+    /// Has containerd start with the configuration of a node that never heard of Cryo. Where that is.
+    pub(crate) fn forget_cryo(&self, older: bool) -> Outcome<PathBuf> {
+        let bare = untouched(&self.bench.slot, older);
+        self.reconfigure(|text| head_of(text) + &bare)?;
+        Ok(self.bench.slot.folder.join("containerd.toml"))
+    }
+
+    /// An image of Cryo's programs in a folder, as the node has it after a pull.
+    #[track_caller]
+    pub(crate) fn installer_image(&self, programs: &Path, name: &str) -> Outcome {
+        let file = self.bench.fresh_folder("image")?.join("image.tar");
+        image::write_installer(programs, name, &file)?;
+        image::import_file(&self.bench.slot, NAMESPACE, &file)?;
+        eventually("the CRI knows the image", || {
+            self.cri().image(name).is_ok_and(|found| found.is_some()).then_some(())
+        })
     }
 
     /// The same without a start, so that nothing has changed yet.

@@ -7,6 +7,7 @@ mod execs;
 mod faults;
 mod figures;
 mod handlers;
+mod installs;
 mod lives;
 mod logs;
 mod many;
@@ -36,6 +37,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         upgrades::scenarios(),
         faults::scenarios(),
         handlers::scenarios(),
+        installs::scenarios(),
         daemons::scenarios(),
     ];
     areas.into_iter().flatten().collect()

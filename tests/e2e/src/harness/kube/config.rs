@@ -55,10 +55,27 @@ pub(crate) fn configuration(slot: &Slot) -> String {
     if settings().containerd < Version(2, 0) { version_2(slot) } else { version_3(slot) }
 }
 
+/// A node's before anybody has heard of Cryo; of the version that is usual, or of the older one.
+pub(crate) fn untouched(slot: &Slot, older: bool) -> String {
+    if older || settings().containerd < Version(2, 0) { bare_2(slot) } else { bare_3(slot) }
+}
+
 /// containerd 2 understands this, too.
 pub(crate) fn version_2(slot: &Slot) -> String {
+    let mut text = bare_2(slot);
+    add_handlers(&mut text, r#"plugins."io.containerd.grpc.v1.cri""#, DEPLOYED_V2);
+    text
+}
+
+fn version_3(slot: &Slot) -> String {
+    let mut text = bare_3(slot);
+    add_handlers(&mut text, r#"plugins."io.containerd.cri.v1.runtime""#, DEPLOYED_V3);
+    text
+}
+
+fn bare_2(slot: &Slot) -> String {
     let cri = r#"plugins."io.containerd.grpc.v1.cri""#;
-    let mut text = format!(
+    format!(
         r#"version = 2
 {LEFT_OUT}
 [{cri}]
@@ -73,14 +90,12 @@ pub(crate) fn version_2(slot: &Slot) -> String {
 "#,
         pause = image::PAUSE,
         network = network(slot),
-    );
-    add_handlers(&mut text, cri, DEPLOYED_V2);
-    text
+    )
 }
 
-fn version_3(slot: &Slot) -> String {
+fn bare_3(slot: &Slot) -> String {
     let cri = r#"plugins."io.containerd.cri.v1.runtime""#;
-    let mut text = format!(
+    format!(
         r#"version = 3
 {LEFT_OUT}
 [plugins."io.containerd.cri.v1.images".pinned_images]
@@ -93,9 +108,7 @@ fn version_3(slot: &Slot) -> String {
 "#,
         pause = image::PAUSE,
         network = network(slot),
-    );
-    add_handlers(&mut text, cri, DEPLOYED_V3);
-    text
+    )
 }
 
 fn add_handlers(text: &mut String, cri: &str, deployed: &str) {

@@ -30,7 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 /// The programs that shims of a pod and its containers are.
 #[track_caller]
-fn programs(kubelet: Kubelet<'_>, ids: &[&str]) -> Outcome<Vec<String>> {
+pub(super) fn programs(kubelet: Kubelet<'_>, ids: &[&str]) -> Outcome<Vec<String>> {
     let name = |pid: u32| -> Outcome<PathBuf> { Ok(fs::read_link(format!("/proc/{pid}/exe"))?) };
     let mut found = Vec::new();
     for pid in shims_of(kubelet, ids) {
@@ -39,8 +39,8 @@ fn programs(kubelet: Kubelet<'_>, ids: &[&str]) -> Outcome<Vec<String>> {
     Ok(found)
 }
 
-const OURS: &str = "containerd-shim-cryo-v2";
-const STOCK: &str = "containerd-shim-runc-v2";
+pub(super) const OURS: &str = "containerd-shim-cryo-v2";
+pub(super) const STOCK: &str = "containerd-shim-runc-v2";
 
 fn pods_of_all_handlers_live_side_by_side(kubelet: Kubelet<'_>) -> Outcome {
     let crun = kubelet.bench.runtime() == Runtime::Crun;
@@ -107,14 +107,7 @@ fn an_annotation_reaches_us_only_if_it_is_allowed(kubelet: Kubelet<'_>) -> Outco
 
 fn an_older_configuration_does_it_too(kubelet: Kubelet<'_>) -> Outcome {
     let older = kube::version_2(&kubelet.bench.slot);
-    kubelet.reconfigure(|text| {
-        let top: String = text
-            .lines()
-            .take_while(|line| !line.starts_with("version"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        top + &older
-    })?;
+    kubelet.reconfigure(|text| kube::head_of(text) + &older)?;
     let pod = kubelet.pod()?;
     let id = counting(&pod)?.id;
     let program = if settings().shim == Shim::Cryo { OURS } else { STOCK };
