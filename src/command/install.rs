@@ -69,7 +69,8 @@ pub(crate) enum Error {
     )]
     Loses(PathBuf),
     #[error(
-        "{0} processes of Cryo still look after containers: end those pods and run this again, which removes the programs"
+        "{0} containers still run on Cryo and need it: end their pods (`kubectl get pods -A` with \
+             runtimeClassName cryo) and run this again"
     )]
     InUse(usize),
     #[error(
@@ -168,7 +169,10 @@ impl Job<'_> {
         });
         let steps = plan::install(root, &mut record, options.daemon, wanted)?;
         let changes = steps.iter().any(|step| step.changes() && !programs.have(&step.path));
-        record.restart_due |= node.is_some() && changes;
+        if node.is_some() {
+            record.restart_due |= changes;
+            record.handler = record.daemons().contains(&Daemon::Kubernetes).then(|| shim.clone());
+        }
         let due = record.restart_due || changes;
         if !options.dry_run {
             if let Some(node) = node.filter(|_| changes) {
@@ -187,33 +191,16 @@ impl Job<'_> {
         let changes = steps.iter().any(Step::changes);
         // Who restarts it by hand doesn't tell us.
         let kubernetes = options.daemon == Daemon::Kubernetes;
-        record.restart_due = kubernetes && options.restart && (record.restart_due || changes);
-        let mut rest = record.clone();
-        let programs = plan::remove_programs(root, &mut rest, options.daemon)?;
+        record.restart_due = kubernetes && options.restart && (before.restart_due || changes);
+        record.handler.take_if(|_| kubernetes);
         if !options.dry_run {
+            if kubernetes && changes {
+                nobody_needs(root, &before, &steps)?;
+            }
             self.carry_out(&steps, &before, &mut record)?;
         }
-        if !steps.is_empty() || programs.is_empty() {
-            say(out, &told::told(root, options, &steps, changes));
-        }
-        self.restart(&mut record, out)?;
-        if programs.is_empty() {
-            return Ok(());
-        }
-        if !options.dry_run {
-            for step in programs.iter().filter(|step| step.does == Does::Remove) {
-                match programs::users(root, &step.path)? {
-                    0 => {}
-                    count => return Err(Error::InUse(count)),
-                }
-            }
-            rest.restart_due = record.restart_due;
-            rest.folders = record.folders.clone();
-            self.carry_out(&programs, &record, &mut rest)?;
-        }
-        let lines: Vec<_> = programs.iter().map(|step| step.told(options.dry_run) + "\n").collect();
-        say(out, &lines.concat());
-        Ok(())
+        say(out, &told::told(root, options, &steps, changes));
+        self.restart(&mut record, out)
     }
 
     /// Notes first what will be changed, so that the same command can finish what was interrupted.
@@ -245,6 +232,18 @@ impl Job<'_> {
             tidy(root, record)?;
         }
         Ok(())
+    }
+}
+
+/// Without the handler containerd adds no process to a pod that was started by it, as probes do;
+/// without its program a shim can't be cleaned up after.
+fn nobody_needs(root: &Root, record: &Record, steps: &[Step]) -> Result<(), Error> {
+    let Some(shim) = &record.handler else { return Ok(()) };
+    let users = programs::users(root, shim)?;
+    let goes = steps.iter().any(|step| step.path == *shim && step.does == Does::Remove);
+    match if goes { users.all } else { users.of_pods } {
+        0 => Ok(()),
+        count => Err(Error::InUse(count)),
     }
 }
 
@@ -297,16 +296,22 @@ fn shim(root: &Root, named: Option<&Path>) -> Result<PathBuf, Error> {
     candidates.into_iter().find(|path| runs(path).is_some()).ok_or(Error::NoShim)
 }
 
-/// Removes folders of ours that are empty, and the record with the last daemon.
+/// Removes folders of ours that are empty, and the record with the last daemon: after what it
+/// knows, as it is all that the next attempt has.
 fn tidy(root: &Root, record: &mut Record) -> Result<(), Error> {
-    let used = !record.daemons().is_empty() || record.restart_due;
-    if !used {
+    remove_folders(root, record);
+    if record.daemons().is_empty() && !record.restart_due {
         disk::remove(root, record::PATH.as_ref()).map_err(Error::at("remove", record::PATH))?;
+        remove_folders(root, record);
+        return Ok(());
     }
+    record.write(root).map_err(Error::at("write", record::PATH))
+}
+
+fn remove_folders(root: &Root, record: &mut Record) {
     let folders = std::mem::take(&mut record.folders);
     let left: Vec<_> = folders.into_iter().rev().filter(|folder| !disk::remove_empty(root, folder)).collect();
     record.folders = left.into_iter().rev().collect();
-    if used { record.write(root).map_err(Error::at("write", record::PATH)) } else { Ok(()) }
 }
 
 fn restarts(root: &Root, daemon: Daemon) -> Vec<Vec<&'static str>> {

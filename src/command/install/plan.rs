@@ -81,33 +81,25 @@ pub(super) fn install(
     Ok(steps)
 }
 
-/// Undoes all but programs. Backwards: containerd's main file imports a file that comes before it.
+/// Backwards: containerd's main file imports a file that comes before it.
 pub(super) fn uninstall(root: &Root, record: &mut Record, daemon: Daemon) -> Result<Vec<Step>, Error> {
-    let rest = record.files.iter().filter(|(_, entry)| !entry.is_program());
-    let paths: Vec<_> = rest.map(|(path, _)| path.clone()).rev().collect();
-    release_all(root, record, daemon, &paths)
-}
-
-/// Once nothing starts them any more.
-pub(super) fn remove_programs(root: &Root, record: &mut Record, daemon: Daemon) -> Result<Vec<Step>, Error> {
-    let ours = |entry: &Entry| entry.is_program() && entry.daemons.contains(&daemon);
-    let programs: Vec<_> =
-        record.files.iter().filter(|(_, entry)| ours(entry)).map(|(path, _)| path.clone()).collect();
-    if let Some(other) = record.daemons().into_iter().find(|other| *other != daemon) {
-        let does = || Does::Keep(format!("{} was installed with it", other.name()));
-        return Ok(programs.into_iter().map(|path| Step { path, does: does() }).collect());
+    let paths: Vec<_> = record.files.keys().rev().cloned().collect();
+    let other = record.daemons().into_iter().find(|other| *other != daemon);
+    let mut steps = Vec::new();
+    for path in paths {
+        let entry = record.files.get(&path);
+        // Nobody knows which links of others lead to them.
+        match other
+            .filter(|_| entry.is_some_and(|entry| entry.is_program() && entry.daemons.contains(&daemon)))
+        {
+            Some(other) => {
+                let does = Does::Keep(format!("{} was installed with it", other.name()));
+                steps.push(Step { path, does });
+            }
+            None => steps.extend(release(root, record, daemon, &path)?),
+        }
     }
-    release_all(root, record, daemon, &programs)
-}
-
-fn release_all(
-    root: &Root,
-    record: &mut Record,
-    daemon: Daemon,
-    paths: &[PathBuf],
-) -> Result<Vec<Step>, Error> {
-    let steps = paths.iter().map(|path| release(root, record, daemon, path));
-    Ok(steps.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    Ok(steps)
 }
 
 /// The daemons whose units decide which shim serves this one's containers. Docker's are

@@ -11,6 +11,8 @@ use super::disk::Content;
 use crate::command::root::{Root, SHIM};
 
 const FOLDER: &str = "/usr/local/bin";
+/// containerd's namespace for what the kubelet asks for.
+const OF_PODS: &str = "k8s.io";
 /// What the kernel says of a program whose file was replaced or removed.
 const DELETED: &str = " (deleted)";
 
@@ -59,24 +61,37 @@ impl Programs {
 }
 
 /// How many processes run from a program's file, or from one that was there before.
-pub(super) fn users(root: &Root, program: &Path) -> Result<usize, Error> {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Users {
+    pub(super) all: usize,
+    /// Shims that containerd started for the kubelet.
+    pub(super) of_pods: usize,
+}
+
+pub(super) fn users(root: &Root, program: &Path) -> Result<Users, Error> {
     let processes = root.at("/proc");
-    // With another's process ids in it nobody can be found.
-    let own = fs::metadata(processes.join("self/exe"));
-    own.map_err(|_| Error::NoProcesses(processes.clone()))?;
-    let mut count = 0;
+    let mut users = Users::default();
+    if fs::symlink_metadata(processes.join("self/exe")).is_err() {
+        // In a root that is being put together nothing runs. On a machine it has another's ids.
+        return if root.is_the_machine() { Err(Error::NoProcesses(processes)) } else { Ok(users) };
+    }
     for entry in fs::read_dir(&processes).map_err(Error::at("read", &processes))?.flatten() {
-        if entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
-            match fs::read_link(entry.path().join("exe")) {
-                Ok(file) if is(&file, program) => count += 1,
-                Ok(_) => {}
-                // It has ended, or is the kernel's own.
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(Error::at("read", entry.path().join("exe"))(error)),
+        let process = entry.path();
+        if !entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        match fs::read_link(process.join("exe")) {
+            Ok(file) if is(&file, program) => {
+                users.all += 1;
+                users.of_pods += usize::from(is_of_pod(&process, program));
             }
+            Ok(_) => {}
+            // It has ended, or is the kernel's own.
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(Error::at("read", process.join("exe"))(error)),
         }
     }
-    Ok(count)
+    Ok(users)
 }
 
 fn is(file: &Path, program: &Path) -> bool {
@@ -84,9 +99,18 @@ fn is(file: &Path, program: &Path) -> bool {
     Path::new(file.strip_suffix(DELETED).unwrap_or(&file)) == program
 }
 
+/// Started by that path: what has the stock shim's name needs no handler.
+fn is_of_pod(process: &Path, program: &Path) -> bool {
+    let line = fs::read(process.join("cmdline")).unwrap_or_default();
+    let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let namespace = words.iter().skip_while(|word| word.trim_start_matches('-') != "namespace").nth(1);
+    words.first().is_some_and(|first| Path::new(&**first) == program)
+        && namespace.is_some_and(|name| name == OF_PODS)
+}
+
 fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+    let ended = Some(rustix::io::Errno::SRCH.raw_os_error());
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == ended
 }
 
 #[cfg(test)]
@@ -98,7 +122,7 @@ mod tests {
         let this = std::env::current_exe().unwrap();
         let root = Root::new(None).unwrap();
         match users(&root, &this) {
-            Ok(count) => assert!(count >= 1),
+            Ok(users) => assert!(users.all >= 1 && users.of_pods == 0),
             Err(error) => assert!(matches!(error, Error::NotRoot), "{error}"),
         }
         assert!(is(Path::new("/usr/local/bin/x (deleted)"), Path::new("/usr/local/bin/x")));

@@ -25,6 +25,9 @@ pub(super) struct Record {
     /// containerd hasn't been restarted since its configuration was changed for Kubernetes.
     #[serde(default)]
     pub(super) restart_due: bool,
+    /// The shim that pods are started with.
+    #[serde(default)]
+    pub(super) handler: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

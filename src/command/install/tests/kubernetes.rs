@@ -34,6 +34,7 @@ pub(super) const VERSION_3: &str = r#"version = 3
 pub(super) fn node(text: &str) -> Machine {
     let machine = Machine::without_systemd();
     machine.write(MAIN, text);
+    machine.write("/proc/self/exe", "");
     machine
 }
 

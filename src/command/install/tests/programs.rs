@@ -1,6 +1,6 @@
 //! Programs that come with an image, and go with it.
 
-use super::kubernetes::{DROP_IN, MAIN, SHIM_PATH, VERSION_2, VERSION_3, node};
+use super::kubernetes::{MAIN, SHIM_PATH, VERSION_2, VERSION_3, node};
 use super::*;
 
 /// An image with both programs; each version of it says another word.
@@ -26,19 +26,39 @@ impl Machine {
         Ok(String::from_utf8(out).unwrap())
     }
 
-    /// Without programs, and with somebody who runs.
+    /// Without programs.
     fn bare(text: &str) -> Machine {
         let machine = node(text);
         fs::remove_file(machine.root.at(SHIM_PATH)).unwrap();
-        fs::create_dir_all(machine.root.at("/proc/self")).unwrap();
-        fs::write(machine.root.at("/proc/self/exe"), "").unwrap();
         machine
     }
 
-    fn run(&self, pid: &str, program: &str) {
-        fs::create_dir_all(self.root.at("/proc").join(pid)).unwrap();
-        symlink(program, self.root.at("/proc").join(pid).join("exe")).unwrap();
+    fn run(&self, pid: &str, program: &str, words: &[&str]) {
+        let process = self.root.at("/proc").join(pid);
+        fs::create_dir_all(&process).unwrap();
+        symlink(program, process.join("exe")).unwrap();
+        fs::write(process.join("cmdline"), words.join("\0")).unwrap();
     }
+}
+
+/// By their owner, or by `make install`.
+#[test]
+fn the_handler_stays_as_long_as_pods_need_it() {
+    let machine = Machine::bare(VERSION_3);
+    machine.write(SHIM_PATH, "by hand");
+    fs::set_permissions(machine.root.at(SHIM_PATH), fs::Permissions::from_mode(0o755)).unwrap();
+    let before = machine.all();
+    machine.install(Daemon::Kubernetes).unwrap();
+    let stock = "/usr/local/lib/cryo/bin/containerd-shim-runc-v2";
+    machine.run("5", SHIM_PATH, &[SHIM_PATH, "-namespace", "k8s.io", "-id", "x"]);
+    assert!(matches!(machine.uninstall(Daemon::Kubernetes).unwrap_err(), Error::InUse(1)));
+    fs::remove_dir_all(machine.root.at("/proc/5")).unwrap();
+    // Neither other clients' containers nor pods on the stock shim's name need it.
+    machine.run("6", SHIM_PATH, &[SHIM_PATH, "-namespace", "moby"]);
+    machine.run("7", SHIM_PATH, &[stock, "-namespace", "k8s.io"]);
+    machine.uninstall(Daemon::Kubernetes).unwrap();
+    ["6", "7"].iter().for_each(|pid| fs::remove_dir_all(machine.root.at("/proc").join(pid)).unwrap());
+    assert_eq!(machine.all(), before);
 }
 
 #[test]
@@ -56,13 +76,13 @@ fn programs_of_an_image_come_are_replaced_and_go_last() {
     // Who installs by hand on that node changes nothing about them.
     machine.install(Daemon::Kubernetes).unwrap();
     assert_eq!(machine.read("/usr/local/bin/cryo"), "cryo two");
-    machine.run("7", &format!("{SHIM_PATH} (deleted)"));
-    machine.run("8", "/usr/bin/containerd-shim-runc-v2");
+    machine.run("7", &format!("{SHIM_PATH} (deleted)"), &[SHIM_PATH, "-namespace", "moby"]);
+    machine.run("8", "/usr/bin/containerd-shim-runc-v2", &[]);
+    let installed = machine.all();
     for _ in 0..2 {
         let error = machine.bring(&two, true).unwrap_err();
         assert!(matches!(error, Error::InUse(1)), "{error}");
-        assert_eq!(machine.read(MAIN), VERSION_3);
-        assert!(machine.has(SHIM_PATH) && !machine.has(DROP_IN));
+        assert_eq!(machine.all(), installed);
     }
     fs::remove_dir_all(machine.root.at("/proc/7")).unwrap();
     machine.bring(&two, true).unwrap();

@@ -63,7 +63,7 @@ fn a_configuration_that_containerd_cannot_read_is_named(kubelet: Kubelet<'_>) ->
 
 /// As Docker's own packages of containerd have it.
 fn a_configuration_without_the_cri_is_named(kubelet: Kubelet<'_>) -> Outcome {
-    let file = elsewhere(kubelet, "version = 2\ndisabled_plugins = [\"cri\"]\n")?;
+    let file = elsewhere(kubelet, "disabled_plugins = [\"cri\"]\n")?;
     refuses(kubelet, &file, &["switches the CRI off", "disabled_plugins"])
 }
 
