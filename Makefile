@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 MUSL := $(shell uname -m)-unknown-linux-musl
 SHIM := target/$(MUSL)/release/containerd-shim-cryo-v2
 
-.PHONY: help demo test test-quick test-vm test-zoo bench install uninstall lint fuzz clean
+.PHONY: help demo test test-quick test-vm test-zoo bench binaries install uninstall image lint fuzz clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -34,8 +34,10 @@ test-zoo: ## real programs under load (Redis, nginx, Node, a JVM, ...), checkpoi
 bench: ## this shim and the stock one, side by side
 	@tests/run bench
 
-install: ## put the shim where containerd finds it, and the command `cryo` beside it
+binaries:
 	@. tests/host/toolchain && toolchain && cargo build --release --target $(MUSL) -p containerd-shim-cryo-v2 -p cryo --bin containerd-shim-cryo-v2 --bin cryo
+
+install: binaries ## put the shim where containerd finds it, and the command `cryo` beside it
 	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-cryo-v2
 	install -D -m 0755 $(dir $(SHIM))cryo $(DESTDIR)$(PREFIX)/bin/cryo
 	$(dir $(SHIM))cryo man $(DESTDIR)$(PREFIX)/share/man/man1
@@ -44,9 +46,15 @@ install: ## put the shim where containerd finds it, and the command `cryo` besid
 	@echo "Next: cryo doctor            says whether everything that it takes is there"
 	@echo "      cryo install docker    has Docker use it (or containerd); ctr needs nothing but its name"
 
+image: binaries ## target/image: what the image for Kubernetes' nodes is built from
+	install -D -m 0755 -t target/image $(SHIM) $(dir $(SHIM))cryo
+	install -m 0644 -t target/image deploy/kubernetes/Containerfile
+	@echo "Next: docker build -t REGISTRY/cryo:VERSION -f target/image/Containerfile target/image, push it,"
+	@echo "      name it in deploy/kubernetes/base/kustomization.yaml, and kubectl apply -k deploy/kubernetes"
+
 uninstall: ## remove them
 	@if [ -e $(DESTDIR)/var/lib/cryo/install.json ]; then \
-		echo "Daemons still start Cryo. First run: cryo install docker --uninstall; cryo install containerd --uninstall"; exit 1; fi
+		echo "Daemons still start Cryo. First run: cryo install docker --uninstall; the same for containerd and kubernetes"; exit 1; fi
 	rm -f $(DESTDIR)$(PREFIX)/bin/containerd-shim-cryo-v2 $(DESTDIR)$(PREFIX)/bin/cryo
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/cryo.1 $(DESTDIR)$(PREFIX)/share/man/man1/cryo-*.1
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cryo

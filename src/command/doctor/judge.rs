@@ -348,6 +348,7 @@ fn starts(starts: &Starts, systemd: bool) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::labels;
     use super::*;
 
     fn said(output: &str) -> Said {
@@ -484,6 +485,51 @@ mod tests {
         assert_eq!(changed("runc.cryo.v2", neither), (false, Missing));
         assert_eq!(changed("criu for", |facts| facts.starts[0].criu = false), (false, Missing));
         assert_eq!(changed("Cryo's shim", |facts| facts.shim = None), (false, Missing));
+    }
+
+    #[test]
+    fn a_handler_of_kubernetes_is_a_way_to_start_cryo() {
+        let handler = words::Handler {
+            name: "cryo".into(),
+            kind: words::STOCK_NAME.into(),
+            path: "/opt/bin/containerd-shim-cryo-v2".into(),
+            pod_annotations: vec!["cryo.*".into()],
+        };
+        let program = handler.path.clone().into();
+        let handlers =
+            handlers::Handlers { file: "/c.toml".into(), cryo: vec![(handler, program)], missing: None };
+        let alone = |facts: &mut Facts| {
+            (facts.starts[0].stock_name, facts.starts[0].own_name) = (Shim::None, Shim::None);
+            facts.handlers = vec![handlers];
+        };
+        assert_eq!(changed("handler cryo", alone), (true, Fine));
+    }
+
+    #[test]
+    fn a_node_is_labelled_with_what_was_found() {
+        let labels = |facts: &Facts| -> serde_json::Value {
+            let patch: serde_json::Value = serde_json::from_str(&labels::patch(facts, true)).unwrap();
+            patch["metadata"]["labels"].clone()
+        };
+        let mut facts = healthy();
+        facts.handlers = vec![handlers::Handlers::default()];
+        let told = labels(&facts);
+        let version = env!("CARGO_PKG_VERSION");
+        let wanted = serde_json::json!({
+            "cryo/cgroups": "2", "cryo/checkpoint": "false", "cryo/criu": "4.2.1", "cryo/crun": "1.28",
+            "cryo/kernel": "6.18.44", "cryo/runc": "1.3.6-ds1", "cryo/soft-dirty": "true", "cryo/version": version,
+        });
+        assert_eq!(told, wanted, "no handler leads to Cryo");
+        (facts.libcriu, facts.runc_features, facts.criu) = (None, said("{}"), Said::NotThere);
+        let told = labels(&facts);
+        assert!(["criu", "crun", "runc"].iter().all(|name| told[format!("cryo/{name}")].is_null()), "{told}");
+        // An uninstall takes away each that there may be.
+        let uninstall = include_str!("../../../deploy/kubernetes/uninstall/kustomization.yaml");
+        let (_, gone) = uninstall.split_once("'{\"metadata\"").unwrap();
+        let gone = gone.split_once("}}}'").unwrap().0.matches(":null").count();
+        let names = told.as_object().unwrap().keys();
+        assert!(names.clone().all(|name| uninstall.contains(&format!("\"{name}\":null"))), "{told}");
+        assert_eq!(names.count(), gone);
     }
 
     #[test]

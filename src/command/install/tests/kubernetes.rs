@@ -1,6 +1,9 @@
 //! Handlers in configurations of containerd, with nobody there who could be asked.
 
+use clap::Parser;
+
 use super::*;
+use crate::command::{Arguments, Verb};
 
 pub(super) const MAIN: &str = "/etc/containerd/config.toml";
 pub(super) const DROP_IN: &str = "/etc/containerd/conf.d/cryo.toml";
@@ -254,4 +257,25 @@ fn options_for_pods_are_for_pods() {
         ForKubernetes { config: Some(DROP_IN.replace(".toml", "").into()), ..Default::default() };
     let error = machine.call(&Install { kubernetes, ..machine.options(Daemon::Kubernetes) }).unwrap_err();
     assert!(matches!(error, Error::NotToml(_)), "{error}");
+}
+
+/// What the DaemonSet calls, this binary understands.
+#[test]
+fn the_manifests_name_options_that_there_are() {
+    let install = include_str!("../../../../deploy/kubernetes/base/daemonset.yaml");
+    let uninstall = include_str!("../../../../deploy/kubernetes/uninstall/kustomization.yaml");
+    for (text, back) in [(install, false), (uninstall, true)] {
+        let lines = text.lines().filter_map(|line| line.trim().split_once(": "));
+        let calls = lines.filter_map(|(_, value)| serde_json::from_str::<Vec<String>>(value).ok());
+        let calls: Vec<_> =
+            calls.filter(|words| words.first().is_some_and(|word| word == "install")).collect();
+        assert_eq!(calls.len(), 1, "{calls:?}");
+        let words = [&["cryo".to_owned()], &calls[0][..]].concat();
+        let Verb::Install(options) = Arguments::try_parse_from(&words).unwrap().verb else {
+            panic!("{words:?}")
+        };
+        assert_eq!((options.daemon, options.uninstall, options.restart), (Daemon::Kubernetes, back, true));
+        assert_eq!(options.kubernetes.host.as_deref(), Some(Path::new("/host")));
+        assert_eq!(options.kubernetes.labels.is_some(), !back);
+    }
 }

@@ -87,9 +87,12 @@ fn bare_2(slot: &Slot) -> String {
   conf_dir = "{network}"
 [{cri}.containerd.runtimes.runc]
   runtime_type = "{STOCK}"
+[{cri}.containerd.runtimes.runc.options]
+  SystemdCgroup = {systemd}
 "#,
         pause = image::PAUSE,
         network = network(slot),
+        systemd = settings().systemd,
     )
 }
 
@@ -105,9 +108,14 @@ fn bare_3(slot: &Slot) -> String {
 [{cri}.cni]
   bin_dirs = ["/usr/lib/cni"]
   conf_dir = "{network}"
+[{cri}.containerd.runtimes.runc]
+  runtime_type = "{STOCK}"
+[{cri}.containerd.runtimes.runc.options]
+  SystemdCgroup = {systemd}
 "#,
         pause = image::PAUSE,
         network = network(slot),
+        systemd = settings().systemd,
     )
 }
 

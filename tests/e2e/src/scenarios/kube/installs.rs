@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::counting;
 use super::handlers::{OURS, STOCK, programs};
+use crate::harness::slot::BASE;
 use crate::harness::*;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -56,7 +57,13 @@ fn is_busy(text: &str) -> bool {
 
 #[track_caller]
 fn install(kubelet: Kubelet<'_>, file: &Path) -> Outcome<String> {
-    let said = cryo(kubelet, &["install", "kubernetes", "--config", &file.display().to_string()])?;
+    // Its own, so that nobody else's containers need it.
+    let shim = kubelet.bench.slot.folder.join("bin").join(OURS);
+    if !shim.exists() {
+        fs::copy(Path::new(BASE).join("bin").join(OURS), &shim)?;
+    }
+    let (shim, file) = (shim.display().to_string(), file.display().to_string());
+    let said = cryo(kubelet, &["install", "kubernetes", "--shim", &shim, "--config", &file])?;
     ensure!(said.well, "it failed: {}", said.text);
     Ok(said.text)
 }
@@ -178,6 +185,8 @@ fn an_interrupted_install_is_finished_by_the_next(kubelet: Kubelet<'_>) -> Outco
     let before = fs::read_to_string(&copy)?;
     install(kubelet, &copy)?;
     let (installed, others) = (fs::read_to_string(&copy)?, names_in(&folder)?);
+    let drop_in = || fs::read_to_string(folder.join("conf.d/cryo.toml")).unwrap_or_default();
+    let imported = drop_in();
     uninstall(kubelet)?;
     for call in ["rename,renameat,renameat2", "unlink,unlinkat", "fsync"] {
         let mut deaths = 0;
@@ -185,6 +194,7 @@ fn an_interrupted_install_is_finished_by_the_next(kubelet: Kubelet<'_>) -> Outco
             deaths += 1;
             install(kubelet, &copy)?;
             ensure_eq!(fs::read_to_string(&copy)?, installed, "after a death at {call} {deaths}");
+            ensure_eq!(drop_in(), imported, "the drop-in after a death at {call} {deaths}");
             ensure_eq!(names_in(&folder)?, others, "what is there after a death at {call} {deaths}");
             uninstall(kubelet)?;
             ensure_eq!(fs::read_to_string(&copy)?, before, "after a death at {call} {deaths}, and back");
@@ -212,7 +222,10 @@ fn interrupted(kubelet: Kubelet<'_>, file: &Path, back: bool, call: &str, time: 
     let arguments = if back {
         vec!["--uninstall".to_owned()]
     } else {
-        vec!["--config".to_owned(), file.display().to_string()]
+        let shim = kubelet.bench.slot.folder.join("bin").join(OURS);
+        ["--shim", &shim.display().to_string(), "--config", &file.display().to_string()]
+            .map(str::to_owned)
+            .into()
     };
     eventually("cryo is alone", || {
         let output = kubelet

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use super::super::shims_of;
 use super::*;
 use crate::harness::cri::NamespaceMode;
-use crate::harness::slot::BASE;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
