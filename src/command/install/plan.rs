@@ -81,9 +81,10 @@ pub(super) fn install(
     Ok(steps)
 }
 
-/// Backwards: containerd's main file imports a file that comes before it.
+/// Backwards, as containerd's main file imports a file that comes before it; programs last.
 pub(super) fn uninstall(root: &Root, record: &mut Record, daemon: Daemon) -> Result<Vec<Step>, Error> {
-    let paths: Vec<_> = record.files.keys().rev().cloned().collect();
+    let mut paths: Vec<_> = record.files.keys().rev().cloned().collect();
+    paths.sort_by_key(|path| record.files.get(path).is_some_and(Entry::is_program));
     let other = record.daemons().into_iter().find(|other| *other != daemon);
     let mut steps = Vec::new();
     for path in paths {
