@@ -85,6 +85,8 @@ pub(crate) enum Error {
     Dump(#[from] dump::Error),
     #[error("can't {what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("can't {what} {path}: its file system is read-only; make it writable and run this again")]
+    ReadOnly { what: &'static str, path: PathBuf },
     #[error("everything is in place, but '{command}' failed ({why}): see journalctl -xe and run it again")]
     Restart { command: String, why: String },
 }
@@ -94,6 +96,7 @@ impl Error {
         let path = path.into();
         move |source| match source.kind() {
             io::ErrorKind::PermissionDenied => Error::NotRoot,
+            io::ErrorKind::ReadOnlyFilesystem => Error::ReadOnly { what, path },
             _ => Error::Io { what, path, source },
         }
     }
@@ -189,10 +192,13 @@ impl Job<'_> {
         let mut record = before.clone();
         let steps = plan::uninstall(root, &mut record, options.daemon)?;
         let changes = steps.iter().any(Step::changes);
-        // Who restarts it by hand doesn't tell us.
         let kubernetes = options.daemon == Daemon::Kubernetes;
-        record.restart_due = kubernetes && options.restart && (before.restart_due || changes);
-        record.handler.take_if(|_| kubernetes);
+        if kubernetes {
+            // Who restarts it by hand doesn't tell us.
+            record.restart_due = options.restart && (before.restart_due || changes);
+            let left = record.daemons().contains(&Daemon::Kubernetes);
+            record.handler.take_if(|_| !left);
+        }
         if !options.dry_run {
             if kubernetes && changes {
                 nobody_needs(root, &before, &steps)?;

@@ -1,6 +1,8 @@
 //! Pods of a RuntimeClass run on Cryo: a handler in the configuration of the node's containerd.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::config_toml::{self, Handler};
@@ -138,7 +140,10 @@ impl Copies {
     }
 
     fn write(&self, path: &Path, text: &str) -> Result<(), Error> {
-        fs::write(path, text).map_err(Error::at("write", path))
+        // The original may have passwords of registries in it.
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+        let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(Error::at("write", path))
     }
 }
 

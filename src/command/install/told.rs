@@ -20,7 +20,7 @@ pub(super) fn told(root: &Root, options: &Install, steps: &[Step], changed: bool
             vec!["Containers made with `--runtime cryo` won't start any more.".to_owned()]
         }
         (true, Daemon::Kubernetes) => {
-            vec!["Checkpoints stay in /var/lib/cryo/store, and logs in /var/log/cryo.".to_owned()]
+            vec!["Checkpoints and logs stay, in /var/lib/cryo and /var/log/cryo.".to_owned()]
         }
         (true, Daemon::Containerd) => Vec::new(),
     };

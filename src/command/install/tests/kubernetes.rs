@@ -259,6 +259,22 @@ fn options_for_pods_are_for_pods() {
     assert!(matches!(error, Error::NotToml(_)), "{error}");
 }
 
+/// Whoever was interrupted before the restart, or hadn't asked for it.
+#[test]
+fn that_containerd_has_to_be_restarted_is_remembered() {
+    let machine = node(VERSION_3);
+    let finish = "To finish: restart containerd";
+    assert!(machine.install(Daemon::Kubernetes).unwrap().contains(finish));
+    machine.install(Daemon::Containerd).unwrap();
+    machine.uninstall(Daemon::Containerd).unwrap();
+    assert!(Record::read(&machine.root).unwrap().restart_due);
+    assert!(machine.install(Daemon::Kubernetes).unwrap().contains(finish));
+    let mut record = Record::read(&machine.root).unwrap();
+    record.restart_due = false;
+    record.write(&machine.root).unwrap();
+    assert!(!machine.install(Daemon::Kubernetes).unwrap().contains(finish));
+}
+
 /// What the DaemonSet calls, this binary understands.
 #[test]
 fn the_manifests_name_options_that_there_are() {

@@ -128,6 +128,9 @@ fn programs_that_another_daemon_starts_stay() {
     assert!(said.contains(&format!("kept {SHIM_PATH} (containerd was installed with it)")), "{said}");
     assert!(machine.has(SHIM_PATH) && machine.read(MAIN) == VERSION_3);
     machine.uninstall(Daemon::Containerd).unwrap();
+    machine.run("5", SHIM_PATH, &["containerd-shim-runc-v2", "-namespace", "default"]);
+    assert!(matches!(machine.bring(&programs, true).unwrap_err(), Error::InUse(1)));
+    fs::remove_dir_all(machine.root.at("/proc/5")).unwrap();
     machine.bring(&programs, true).unwrap();
     assert_eq!(machine.all(), before);
 }

@@ -47,7 +47,7 @@ fn a_configuration_that_cannot_be_written_is_named(kubelet: Kubelet<'_>) -> Outc
     let file = elsewhere(kubelet, &usual(kubelet))?;
     let folder = file.parent().unwrap_or(&file);
     kubelet.bench.shell("mount --bind \"$1\" \"$1\"; mount -o remount,bind,ro \"$1\"", &[folder])?;
-    refuses(kubelet, &file, &["Read-only", &folder.display().to_string()])?;
+    refuses(kubelet, &file, &["read-only", "writable", &folder.display().to_string()])?;
     kubelet.bench.shell("umount \"$1\"", &[folder])?;
     Ok(())
 }
