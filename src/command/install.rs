@@ -74,7 +74,7 @@ pub(crate) enum Error {
     )]
     InUse(usize),
     #[error(
-        "{0} doesn't show the machine's processes: in a pod, set hostPID and mount the machine's / with all below it"
+        "{0} doesn't show this process among the machine's: in a pod, set hostPID and mount the machine's / with all below it"
     )]
     NoProcesses(PathBuf),
     #[error(transparent)]
@@ -144,6 +144,11 @@ fn enter(host: &Path, uninstall: bool) -> Result<Programs, Error> {
     let programs = if uninstall { Programs::default() } else { Programs::beside_this()? };
     let entered = rustix::process::chroot(host).and_then(|()| rustix::process::chdir("/"));
     entered.map_err(|error| Error::at("enter", host)(error.into()))?;
+    // From another's process ids nobody knows which containerd is the machine's.
+    let ids = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+    if ids("self").is_none_or(|own| Some(own) != ids("1")) {
+        return Err(Error::NoProcesses(host.join("proc")));
+    }
     Ok(programs)
 }
 

@@ -12,6 +12,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
         kube_scenario!(an_image_of_two_programs_installs_upgrades_and_leaves),
         kube_scenario!(programs_that_are_not_from_an_image_are_left_alone),
+        kube_scenario!(an_image_that_does_not_see_the_nodes_processes_says_so),
     ]
 }
 
@@ -39,8 +40,12 @@ impl<'b> Node<'b> {
     /// ended, and its log.
     #[track_caller]
     fn carry_out(&self, image: &str, arguments: &[&str]) -> Outcome<(i32, String)> {
-        let plan =
-            self.kubelet.plan().handler("").namespaces(|shared| shared.pid = NamespaceMode::Node as i32);
+        self.carry_out_in(NamespaceMode::Node, image, arguments)
+    }
+
+    #[track_caller]
+    fn carry_out_in(&self, pids: NamespaceMode, image: &str, arguments: &[&str]) -> Outcome<(i32, String)> {
+        let plan = self.kubelet.plan().handler("").namespaces(|shared| shared.pid = pids as i32);
         let pod = plan.security(|context| context.privileged = true).start()?;
         let labels = self.kubelet.bench.fresh_folder("labels")?;
         let mut attempt = 0;
@@ -177,5 +182,15 @@ fn programs_that_are_not_from_an_image_are_left_alone(kubelet: Kubelet<'_>) -> O
     ensure!(log.contains(OURS) && log.contains("isn't from this command"), "{log}");
     ensure_eq!(fs::read_to_string(node.shim())?, "an administrator's own", "his program");
     ensure_eq!(fs::read_to_string(&node.file)?, before, "the configuration");
+    node.leave()
+}
+
+fn an_image_that_does_not_see_the_nodes_processes_says_so(kubelet: Kubelet<'_>) -> Outcome {
+    let node = Node::new(kubelet)?;
+    kubelet.installer_image(&Path::new(BASE).join("bin"), ONE)?;
+    let (code, log) = node.carry_out_in(NamespaceMode::Container, ONE, &[])?;
+    ensure_eq!(code, 1, "how it ended: {log}");
+    ensure!(log.contains("/host/proc doesn't show this process") && log.contains("hostPID"), "{log}");
+    ensure_eq!(names_in(&node.programs)?, [""; 0], "programs that are there");
     node.leave()
 }
