@@ -13,6 +13,7 @@ pub mod image;
 pub mod injected;
 mod kept;
 pub mod manifest;
+mod portable;
 pub mod preflight;
 pub mod seal;
 mod settings;
@@ -44,6 +45,7 @@ pub use figures::Figures;
 use figures::Watch;
 use injected::Injected;
 use manifest::Manifest;
+use portable::{Bound, Portable};
 use preflight::Look;
 pub use transit::is_temporary;
 
@@ -67,6 +69,12 @@ pub struct Request {
     pub work: Option<PathBuf>,
     pub options: criu::Options,
     pub policy: Policy,
+}
+
+impl Request {
+    fn deadline(&self) -> Duration {
+        self.policy.deadline().unwrap_or(DEFAULT_DEADLINE)
+    }
 }
 
 /// A checkpoint that was taken.
@@ -116,13 +124,14 @@ async fn take_if_possible(
     abort: &Abort,
 ) -> Result<Taken, Error> {
     let subject = container.subject;
-    let options = in_force(&request.options, container);
+    let options = settings::in_force(&request.options, container);
     let (spec, cgroup, pid) = (subject.spec.clone(), container.cgroup.clone(), container.process.pid());
     let mut look = Look::new(pid, Vec::new(), options.clone()).under(&request.policy, request.exit);
     look.one_network = version.flavour == Flavour::Runc;
     look.image = Some(request.image.clone());
     let keeps_shm = request.policy.keeps_shm();
     let mut shelf = Shelf::of(request, subject, asked);
+    let bound = Bound::of(request, subject, asked);
     let target = request.image.clone();
     if let Some(shelf) = &shelf {
         look.image = Some(shelf.root().to_owned());
@@ -144,13 +153,13 @@ async fn take_if_possible(
             }
             judged => judged,
         };
-        bytes.map(|bytes| Judged { injected, bytes, shelf })
+        bytes.map(|bytes| Judged { injected, bytes, shelf, bound })
     });
     let judged = match timeout(LOOK_PATIENCE, judged).await {
         Ok(judged) => judged?,
         Err(_) => {
             tracing::warn!("/proc gives no answer; CRIU has to find out by itself");
-            Judged { injected: Vec::new(), bytes: 0, shelf: needed }
+            Judged { injected: Vec::new(), bytes: 0, shelf: needed, bound: None }
         }
     };
     // If this shim dies, containerd's copy may still be written to while containerd
@@ -167,6 +176,7 @@ struct Judged {
     /// That the image will take at least.
     bytes: u64,
     shelf: Option<Shelf>,
+    bound: Option<Bound>,
 }
 
 async fn take_into_place(
@@ -178,10 +188,13 @@ async fn take_into_place(
     judged: Judged,
     abort: &Abort,
 ) -> Result<Taken, Error> {
-    let Judged { injected, bytes, shelf } = judged;
+    let Judged { injected, bytes, shelf, bound } = judged;
     let target = request.image.clone();
     let destination = aside(move || Destination::begin(&target, shelf.as_ref(), bytes)).await?;
     let subject = container.subject;
+    // What is in the store is restored from there, as it is.
+    let bound = bound.filter(|_| !destination.is_in_store());
+    let portable = Portable::begin(subject.runtime.reaper, destination.folder(), bound);
     let attempt = async {
         let work = work_folder(subject, "checkpoint")?;
         let hooks = hooks.of_image(destination.folder());
@@ -190,12 +203,14 @@ async fn take_into_place(
         attempt.run(destination.folder()).await
     };
     match attempt.await {
-        Ok(figures) => {
+        Ok(mut figures) => {
+            figures.compress_us = portable.finish(request.deadline()).await;
             let namespace = subject.namespace.clone();
             let image = aside(move || destination.publish(&namespace)).await?;
             Ok(Taken { image, figures })
         }
         Err(error) => {
+            portable.give_up().await;
             aside(|| destination.discard()).await;
             Err(error)
         }
@@ -274,7 +289,7 @@ impl Attempt<'_> {
             hold: None,
             hooks: asks.as_deref(),
             hostname: None,
-            deadline: self.deadline(),
+            deadline: self.request.deadline(),
             abort: self.abort,
         };
         watch.dump_begins();
@@ -300,16 +315,12 @@ impl Attempt<'_> {
         Err(explain(error, work.join(DUMP_LOG)).await.map_or_else(Error::Runtime, Error::Criu))
     }
 
-    fn deadline(&self) -> Duration {
-        self.request.policy.deadline().unwrap_or(DEFAULT_DEADLINE)
-    }
-
     /// While it stands still: even where it is CRIU that freezes it, clients have paused it.
     async fn note_what_criu_forgets(&self, folder: &Path) -> Result<(), Error> {
         let (first, folder) = (self.container.process.pid(), folder.to_owned());
         let ignores_cgroups = self.options.cgroups_mode.as_deref() == Some("ignore");
         let spec = self.request.policy.keeps_shm().then(|| self.container.subject.spec.clone());
-        let until = std::time::Instant::now() + self.deadline();
+        let until = std::time::Instant::now() + self.request.deadline();
         let limits = shm::Limits { until, abort: self.abort.clone() };
         let cgroup = self.container.cgroup.clone();
         aside(move || {
@@ -379,11 +390,6 @@ impl Attempt<'_> {
             let _ = timeout(DEATH_PATIENCE, process.exited()).await;
         }
     }
-}
-
-/// What the client asks for, and what is always good for a container.
-fn in_force(asked: &criu::Options, container: &Container<'_>) -> criu::Options {
-    criu::Options { shell_job: asked.shell_job && container.subject.has_terminal(), ..asked.clone() }
 }
 
 fn millis(duration: Duration) -> u64 {

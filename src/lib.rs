@@ -12,6 +12,7 @@ pub mod container;
 pub mod criu;
 pub mod docker;
 pub mod event;
+pub mod helper;
 pub mod hooks;
 pub mod journal;
 mod message;

@@ -9,6 +9,7 @@ pub mod compress;
 pub mod digest;
 mod file;
 pub mod follow;
+pub mod memory;
 mod output;
 pub mod pack;
 pub mod zeros;
@@ -17,13 +18,15 @@ use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 pub(crate) use file::is_pages;
 
 /// What is compared, shared and punched; also where the kernel's own pages are bigger.
 pub const PAGE: usize = 4096;
 
 /// What a file has to be like, as the one who keeps it has noted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     pub size: u64,
     /// `blake3:` or `sha256:`, and hexadecimal digits.

@@ -16,7 +16,7 @@ use serde::Deserialize;
 pub use hooks::{Hook, Stage};
 pub use metrics::MetricsSection;
 pub use node_file::{NodeFile, NotAllowed};
-pub use store::{Data, StoreSection};
+pub use store::{Compress, Data, StoreSection};
 use wishes::{NAMES, Problem, Wishes};
 pub use wishes::{NetworkLock, Tcp};
 

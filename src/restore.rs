@@ -18,6 +18,7 @@ pub mod held;
 mod leftovers;
 mod lock;
 mod network;
+mod scratch;
 mod settings;
 mod spec_hooks;
 mod sysctls;
@@ -48,9 +49,10 @@ pub use figures::Figures;
 use figures::Watch;
 pub(crate) use leftovers::{
     detach_root, forget_daemons_copy, note_daemons_copy, remove_daemons_copy, remove_mount_yard,
-    remove_noted_copy,
+    remove_noted_copy, remove_noted_scratch,
 };
 pub use network::Network;
+use scratch::Scratch;
 use view::View;
 
 const RESTORE_LOG: &str = "restore.log";
@@ -119,9 +121,12 @@ async fn begin(subject: Arc<Subject>, image: &Path, policy: Policy) -> Result<(P
     let private = subject.spec.sharing("network") == Sharing::Private;
     let own_users = subject.spec.sharing("user") == Sharing::Private;
     let abort = Abort::default();
+    let scratch = Scratch::begin(&image, &policy.store().path, &subject).await?;
     let mut attempt =
-        Attempt { subject, image, version, policy, fit, hooks, network: None, anchor: 0, abort };
+        Attempt { subject, image, scratch, version, policy, fit, hooks, network: None, anchor: 0, abort };
     if private && own_users {
+        // Only what CRIU itself takes is limited there.
+        attempt.await_memory().await?;
         return held::begin(attempt).await;
     }
     let subject = &attempt.subject;
@@ -161,7 +166,7 @@ impl Prepared {
     /// Ends what was begun. The anchor is the owner's to end.
     pub async fn abandon(self) {
         match self.how {
-            How::Anchored(attempt) => aside(move || remove_daemons_copy(&attempt.image.path)).await,
+            How::Anchored(attempt) => attempt.abandon().await,
             How::Held(held) => held.abandon().await,
         }
     }
@@ -172,6 +177,8 @@ impl Prepared {
 struct Attempt {
     subject: Arc<Subject>,
     image: Image,
+    /// Where the image's memory is, if it isn't there as CRIU reads it.
+    scratch: Option<Scratch>,
     version: Version,
     policy: Policy,
     fit: fit::Fit,
@@ -184,7 +191,7 @@ struct Attempt {
 
 impl Attempt {
     /// With a socket to hold at, it stops there once the namespaces are made.
-    async fn run(self, hold: Option<&Path>) -> Result<Restored, Error> {
+    async fn run(mut self, hold: Option<&Path>) -> Result<Restored, Error> {
         claim_cgroup(&self.subject);
         let result = self.with_shm(hold).await;
         match &result {
@@ -192,14 +199,21 @@ impl Attempt {
             Err(_) => remove_unfinished(&self.subject).await,
             Ok(_) => {}
         }
-        // The daemon made this copy for us and forgets it.
-        let path = self.image.path.clone();
-        aside(move || remove_daemons_copy(&path)).await;
+        let network = self.network.take();
+        self.abandon().await;
         let (live, figures) = result?;
-        Ok(Restored { live, network: self.network, figures })
+        Ok(Restored { live, network, figures })
     }
 
-    async fn with_shm(&self, hold: Option<&Path>) -> Result<(Live, Figures), Error> {
+    /// Nobody needs what was unpacked any more. The daemon made its copy for us and forgets it.
+    async fn abandon(self) {
+        if let Some(scratch) = self.scratch {
+            scratch.remove().await;
+        }
+        aside(move || remove_daemons_copy(&self.image.path)).await;
+    }
+
+    async fn with_shm(&mut self, hold: Option<&Path>) -> Result<(Live, Figures), Error> {
         let shm = self.put_back_shm().await?;
         let result = self.bring_back(hold).await;
         if result.is_err() {
@@ -208,7 +222,8 @@ impl Attempt {
         result
     }
 
-    async fn bring_back(&self, hold: Option<&Path>) -> Result<(Live, Figures), Error> {
+    async fn bring_back(&mut self, hold: Option<&Path>) -> Result<(Live, Figures), Error> {
+        self.await_memory().await?;
         if self.version.flavour == Flavour::Crun && hold.is_none() {
             spec_hooks::run(&self.subject, self.anchor, &self.abort).await?;
         }
@@ -217,7 +232,7 @@ impl Attempt {
         let terminal = self.terminal();
         let (bundle, network) = (self.subject.bundle.clone(), self.network.as_ref().map(Network::place));
         aside(move || adapt::config(&bundle, terminal, network.as_deref())).await?;
-        let view = self.view()?;
+        let view = View::of(self)?;
         let check = self.image.check_rest()?;
         let mut calls = self.hooks.listen(&self.subject, check).map_err(Error::Hooks)?;
         let asks = calls.place();
@@ -318,17 +333,5 @@ impl Attempt {
         cgroup::check(&self.subject, &live.process).map_err(Error::Cgroup)?;
         let Some(program) = &self.fit.filter else { return Ok(()) };
         filter::keep(&self.subject, program).map_err(Error::Filter)
-    }
-
-    fn view(&self) -> Result<View, Error> {
-        let Subject { spec, bundle, .. } = &*self.subject;
-        if spec.sharing("user") == Sharing::Private {
-            return View::for_users(&self.image, bundle).map_err(Error::View);
-        }
-        if spec.sharing("network") == Sharing::Host {
-            return Ok(View::plain(&self.image));
-        }
-        let network = self.image.network()?;
-        View::with_external(&network, &self.image, bundle).map_err(Error::View)
     }
 }

@@ -37,7 +37,7 @@ use lock::{Failure, How, Lock};
 pub use prune::{Pruned, Removed, await_pruning};
 pub use record::{Content, Description, Record};
 pub use size::Size;
-pub use verify::{Checked, RECIPE, Report};
+pub use verify::{Checked, Report};
 
 /// Where the store is if the node's owner doesn't say.
 pub const ROOT: &str = "/var/lib/cryo/store";
@@ -47,6 +47,7 @@ const VERSION_FILE: &str = "version";
 const NEW_VERSION_FILE: &str = "version.new";
 const LOCK_FILE: &str = "lock";
 const ENTRIES: &str = "entries";
+const PACKS: &str = "packs";
 /// No folder: a path below it asks for a checkpoint of that name.
 const BY_NAME: &str = "by-name";
 /// A change is some small files; on a slow disk others' dumps are in its way.
@@ -120,7 +121,7 @@ impl Store {
 
     /// Pages that entries share.
     pub fn packs(&self) -> PathBuf {
-        self.root.join("packs")
+        self.root.join(PACKS)
     }
 
     /// All that can be read, the oldest first, and all that can't.
@@ -253,6 +254,12 @@ impl Store {
     fn rubbish_folder(&self) -> PathBuf {
         self.root.join("rubbish")
     }
+}
+
+/// Where the packs are that an entry in this folder shares with others.
+pub fn packs_beside(entry: &Path) -> PathBuf {
+    let root = entry.parent().and_then(Path::parent).unwrap_or(entry);
+    root.join(PACKS)
 }
 
 fn ambiguous(text: &str, ids: impl Iterator<Item = Id>) -> Error {

@@ -44,6 +44,7 @@ pub fn run() -> ExitCode {
         return run_by_criu(&action);
     }
     let result = match words.first().map(String::as_str) {
+        Some(cryo::helper::ARGUMENT) => return cryo::helper::run(&words[1..]),
         Some(cryo::anchor::ARGUMENT) => match cryo::anchor::hold(&words[1..]) {
             Err(error) => Err(Error::other(error)),
         },

@@ -149,7 +149,10 @@ fn of_restore(error: &restore::Error) -> Code {
         | restore::Error::Hook(_)
         | restore::Error::Anchor(_)
         | restore::Error::View(_)
+        | restore::Error::Scratch(_)
         | restore::Error::Bundle(_) => Code::INTERNAL,
+        restore::Error::Store(error) => of_store(error),
+        restore::Error::NoRoom { .. } => Code::RESOURCE_EXHAUSTED,
         restore::Error::Stdio(error) => of_stdio(error),
         restore::Error::Runtime(error) => of_runtime(error),
         restore::Error::Criu(_) => Code::FAILED_PRECONDITION,

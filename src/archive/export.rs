@@ -11,11 +11,9 @@
 
 mod contents;
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags, openat};
 use serde::Serialize;
 
 use super::gauge::{Gauge, Progress};
@@ -141,10 +139,7 @@ pub fn export_plain(
 
 /// How to open the files of an image in a folder.
 pub fn files_of(image: &image::Image) -> impl Fn(&str) -> io::Result<Box<dyn Read>> + '_ {
-    |name| {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        Ok(Box::new(File::from(openat(&image.folder, name, flags, Mode::empty())?)))
-    }
+    |name| image.open_file(name)
 }
 
 /// A layer as it is stored, and as it is once unpacked.

@@ -17,7 +17,8 @@ use super::transit::{self, KUBERNETES, is_temporary};
 use super::{Error, Request};
 use crate::container::Subject;
 use crate::docker;
-use crate::pages::{self, follow::Follower, zeros};
+use crate::pages::follow::{Follower, Summing};
+use crate::pages::{self, zeros};
 use crate::policy::Data;
 use crate::store::claims::Claim;
 use crate::store::retention::Limits;
@@ -88,7 +89,7 @@ impl Shelf {
             claim.transpose().map_err(|source| store::Error::Io { path: self.root.clone(), source })?;
         let wish = Wish { name, bytes, claim: claim.as_ref(), of_living: true };
         let draft = store.begin(&wish, &self.limits)?;
-        let follower = Follower::start(draft.folder()).ok();
+        let follower = Follower::start(draft.folder(), ()).ok();
         Ok(Shelved { store, limits: self.limits, draft, claim, follower })
     }
 }
@@ -108,7 +109,7 @@ pub(super) struct Shelved {
     draft: Draft,
     claim: Option<Claim>,
     /// Reads what CRIU writes while it is still in memory.
-    follower: Option<Follower>,
+    follower: Option<Follower<Summing>>,
 }
 
 impl Destination {
@@ -131,6 +132,10 @@ impl Destination {
                 Ok(Destination::Folder(staging))
             }
         }
+    }
+
+    pub(super) fn is_in_store(&self) -> bool {
+        !matches!(self, Destination::Folder(_))
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -232,7 +237,11 @@ impl Shelved {
 }
 
 /// Of memory; and what of it is zero takes no room from now on.
-fn digests(folder: &Path, manifest: &Manifest, follower: Option<Follower>) -> BTreeMap<String, String> {
+fn digests(
+    folder: &Path,
+    manifest: &Manifest,
+    follower: Option<Follower<Summing>>,
+) -> BTreeMap<String, String> {
     let is_memory = |(name, _): &(&String, &u64)| pages::is_pages(name);
     let sizes = manifest.files.iter().filter(is_memory).map(|(name, size)| (name.clone(), *size)).collect();
     let followed = match follower.map(|follower| follower.finish(&sizes)) {

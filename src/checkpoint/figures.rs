@@ -24,6 +24,7 @@ pub struct Figures {
     pub dump_us: Option<u64>,
     /// Of that, for writing memory.
     pub write_us: Option<u64>,
+    /// For memory that a client carries, after it was dumped: most is compressed until then.
     pub compress_us: Option<u64>,
     /// Until it ran again.
     pub resume_us: Option<u64>,

@@ -18,6 +18,8 @@ use super::manifest::{self, Manifest};
 use super::seal::is_sealed;
 use crate::cgroup::nested;
 use crate::criu::images;
+use crate::pages::is_pages;
+use crate::pages::memory::{self, stands_for};
 use crate::store::{self, Held, Id};
 
 /// Where a dump goes while the place it is meant for holds an older image.
@@ -264,10 +266,18 @@ impl Image {
                 Ok(metadata) => {
                     return Err(damaged(format!("{name} has {} of {size} bytes", metadata.len())));
                 }
-                Err(_) => return Err(damaged(format!("{name} is missing"))),
+                Err(_) if is_pages(name) && memory::form(&self.place(), name).is_some() => {}
+                Err(_) => {
+                    let elsewhere = manifest.memory.as_ref().filter(|_| is_pages(name));
+                    let elsewhere =
+                        elsewhere.map(|folder| format!(", it was written to {}", folder.display()));
+                    return Err(damaged(format!("{name} is missing{}", elsewhere.unwrap_or_default())));
+                }
             }
         }
-        for (name, digest) in manifest.digests.iter().filter(|(name, _)| manifest.files.contains_key(*name)) {
+        // Memory is looked at when it is needed.
+        let is_small = |name: &str| manifest.files.contains_key(name) && !is_pages(name);
+        for (name, digest) in manifest.digests.iter().filter(|(name, _)| is_small(name)) {
             let bytes = images::read_small(&self.place().join(name));
             if !bytes.is_ok_and(|bytes| manifest::digest(&bytes) == *digest) {
                 return Err(damaged(format!("{name} isn't what it was when the checkpoint was taken")));
@@ -308,12 +318,17 @@ fn publish(folder: &Path, target: &Path) -> io::Result<()> {
     let older = Manifest::read(target).map(|older| older.files).unwrap_or_default();
     let had_image = !older.is_empty() || images::check_inventory(target).is_ok();
     remove_manifest(target)?;
-    for name in names(folder)?.iter().filter(|name| manifest.files.contains_key(*name)) {
+    let plain = |name: &str| stands_for(name).unwrap_or(name).to_owned();
+    for name in names(folder)?.iter().filter(|name| manifest.files.contains_key(&plain(name))) {
+        if is_pages(&plain(name)) {
+            // The older image may have kept it in another form.
+            remove_files(target, |other| plain(other) == plain(name))?;
+        }
         fs::rename(folder.join(name), target.join(name))?;
     }
     // Of an older image, nothing else: the folder may be anybody's.
     let is_older = |name: &str| had_image && (older.contains_key(name) || is_image_file(name));
-    remove_files(target, |name| is_older(name) && !manifest.files.contains_key(name))?;
+    remove_files(target, |name| is_older(name) && !manifest.files.contains_key(&plain(name)))?;
     fs::rename(folder.join(manifest::FILE_NAME), target.join(manifest::FILE_NAME))?;
     fs::remove_dir_all(folder)
 }
@@ -370,6 +385,7 @@ fn remove_files(folder: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
 
 /// A file of an image; whatever else lies in the folder is the client's.
 fn is_image_file(name: &str) -> bool {
+    let name = stands_for(name).unwrap_or(name);
     images::is_image_file(name) || name == DESCRIPTORS_FILE || name == UNREAD_FILE || name == nested::FILE
 }
 
@@ -377,6 +393,8 @@ fn is_image_file(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::checkpoint::seal::seal;
+    use crate::pages::compress::Shrinking;
+    use crate::pages::follow::Follower;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     const INVENTORY: [u8; 8] = [0x16, 0x31, 0x31, 0x58, 0, 0, 0, 0];
@@ -495,6 +513,62 @@ mod tests {
         Staging::begin(folder.path()).unwrap().discard();
         assert!(folder.path().join("core-1.img").exists());
         assert!(!folder.path().join("pages-1.img").exists());
+    }
+
+    /// As a helper leaves it; its digest is that of a page of ones.
+    fn compress(folder: &Path) {
+        let page = [1; 100];
+        fs::write(folder.join("pages-1.img"), page).unwrap();
+        seal(folder, |_| {}).unwrap();
+        let follower = Follower::<Shrinking>::start(folder, folder.to_owned()).unwrap();
+        let mut shrunk = follower.finish(&[("pages-1.img".to_owned(), 100)].into()).unwrap();
+        let shrunk = shrunk.remove("pages-1.img").unwrap();
+        assert!(shrunk.is_compressed);
+        fs::remove_file(folder.join("pages-1.img")).unwrap();
+        seal(folder, |manifest| drop(manifest.digests.insert("pages-1.img".to_owned(), shrunk.digest)))
+            .unwrap();
+    }
+
+    #[test]
+    fn compressed_memory_is_no_missing_file_if_somebody_knows_what_it_was() {
+        let folder = foreign_image();
+        unsealed_manifest().write(folder.path(), false).unwrap();
+        compress(folder.path());
+        let image = Image::open(folder.path()).unwrap();
+        assert_eq!(image.memory_elsewhere().unwrap()["pages-1.img"].size, 100);
+        assert!(image.check_rest().unwrap().is_none(), "there is nothing else to check");
+        seal(folder.path(), |manifest| manifest.digests.clear()).unwrap();
+        let error = Image::open(folder.path()).unwrap().memory_elsewhere().unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        fs::remove_file(folder.path().join("pages-1.img.zst")).unwrap();
+        let error = || Image::open(folder.path()).unwrap_err().to_string();
+        assert!(error().ends_with("pages-1.img is missing"), "{}", error());
+        seal(folder.path(), |manifest| manifest.memory = Some("/elsewhere".into())).unwrap();
+        assert!(error().ends_with("pages-1.img is missing, it was written to /elsewhere"), "{}", error());
+    }
+
+    #[test]
+    fn an_image_takes_the_place_of_one_that_kept_its_memory_in_another_form() {
+        let memory = |folder: &Path| {
+            let mut names = names(folder).unwrap();
+            names.retain(|name| name.starts_with("pages"));
+            names
+        };
+        let folder = sealed_image();
+        for (is_compressed, name) in [(true, "pages-1.img.zst"), (false, "pages-1.img")] {
+            let staging = Staging::begin(folder.path()).unwrap();
+            fs::write(staging.folder().join(images::INVENTORY_FILE), INVENTORY).unwrap();
+            unsealed_manifest().write(staging.folder(), false).unwrap();
+            if is_compressed {
+                compress(staging.folder());
+            } else {
+                fs::write(staging.folder().join("pages-1.img"), [2; 100]).unwrap();
+                seal(staging.folder(), |_| {}).unwrap();
+            }
+            staging.publish().unwrap();
+            assert_eq!(memory(folder.path()), [name]);
+            Image::open(folder.path()).unwrap();
+        }
     }
 
     #[test]

@@ -1,13 +1,20 @@
 //! An image in the node's store, where a client's folder only says which one it is.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, openat};
 
 use super::image::{Error, Image};
 use super::manifest;
 use crate::message::{cut, shown};
-use crate::pages::{Expected, check::Check};
+use crate::pages::check::Check;
+use crate::pages::memory::{Form, Memory, form};
+use crate::pages::{Expected, is_pages};
 use crate::store::claims::Reference;
-use crate::store::{self, Content, Entry, Held, Store};
+use crate::store::{self, Entry, Held, Store, packs_beside};
 
 impl Image {
     /// Opens the image that a folder holds, or names: it may be in the store at `root`.
@@ -48,20 +55,57 @@ impl Image {
         }
     }
 
-    /// Begins to compare with what was written what nobody has looked at yet: memory, and
-    /// all that is big.
-    pub fn check_rest(&self) -> Result<Option<Check>, Error> {
-        let Some(held) = &self.held else { return Ok(None) };
-        let looked_at = self.manifest.as_ref().map(|manifest| &manifest.digests);
-        let is_left = |name: &str| {
-            let is_known = looked_at.is_some_and(|digests| digests.contains_key(name));
-            !is_known && name != manifest::FILE_NAME
+    /// Memory that isn't kept as CRIU reads it, and what it has to be.
+    pub fn memory_elsewhere(&self) -> Result<BTreeMap<String, Expected>, Error> {
+        let (place, rest) = (self.place(), self.rest());
+        let is_elsewhere =
+            |name: &str| is_pages(name) && form(&place, name).is_some_and(|form| form != Form::Plain);
+        let names = self.manifest.iter().flat_map(|manifest| manifest.files.keys());
+        let expected = |name: &String| match rest.get(name) {
+            Some(expected) => Ok((name.clone(), expected.clone())),
+            None => Err(self.damaged(&format!("nothing says what {name} was before it was compressed"))),
         };
+        names.filter(|name| is_elsewhere(name)).map(expected).collect()
+    }
+
+    /// A file of the image at its beginning. Of memory, however it is kept, the end can't be read
+    /// if it isn't what it was.
+    pub fn open_file(&self, name: &str) -> io::Result<Box<dyn Read>> {
+        if is_pages(name) {
+            let memory = Memory::open(&self.place(), name, &packs_beside(self.files()));
+            let memory = memory.map_err(|error| io::Error::other(error.in_image()))?;
+            return Ok(Box::new(memory.into_reader(self.rest().get(name))));
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(Box::new(File::from(openat(&self.folder, name, flags, Mode::empty())?)))
+    }
+
+    /// What nobody has looked at yet: memory, and all that is big, as far as something is known
+    /// about it.
+    fn rest(&self) -> BTreeMap<String, Expected> {
+        let noted = self.manifest.iter().flat_map(|manifest| &manifest.digests);
+        let Some(held) = &self.held else {
+            let size = |name: &String| self.manifest.as_ref()?.files.get(name).copied();
+            let expected = |(name, digest): (&String, &String)| {
+                Some((name.clone(), Expected { size: size(name)?, digest: digest.clone() }))
+            };
+            return noted.filter(|(name, _)| is_pages(name)).filter_map(expected).collect();
+        };
+        let seen: BTreeSet<_> = noted.map(|(name, _)| name.as_str()).filter(|name| !is_pages(name)).collect();
+        let is_left = |name: &str| !seen.contains(name) && name != manifest::FILE_NAME;
         let rest = held.record.files.iter().filter(|(name, _)| is_left(name));
-        let expected = |(name, content): (&String, &Content)| {
-            (name.clone(), Expected { size: content.size, digest: content.digest.clone() })
-        };
-        let check = Check::start(&self.place(), rest.map(expected).collect());
+        rest.map(|(name, content)| (name.clone(), content.expected())).collect()
+    }
+
+    /// Begins to compare with what was written what lies there as CRIU reads it.
+    pub fn check_rest(&self) -> Result<Option<Check>, Error> {
+        let elsewhere = self.memory_elsewhere()?;
+        let mut rest = self.rest();
+        rest.retain(|name, _| !elsewhere.contains_key(name));
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let check = Check::start(&self.place(), rest);
         check.map(Some).map_err(|problem| self.damaged(&problem.in_image()))
     }
 }

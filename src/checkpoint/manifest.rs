@@ -67,6 +67,9 @@ pub struct Manifest {
     /// Where its files are, if this is only a word of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Reference>,
+    /// Where its memory went by itself, to be found beside it in the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<PathBuf>,
     /// Milliseconds from the request to the finished image.
     pub took: u64,
     #[serde(default)]
@@ -156,6 +159,7 @@ impl Manifest {
             files: BTreeMap::new(),
             digests: BTreeMap::new(),
             store: None,
+            memory: None,
             took: 0,
             figures: Figures::default(),
         })

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::image::{UNREAD_FILE, names};
 use super::manifest::{self, Manifest, Network};
 use crate::criu::{self, images, mountpoints, timers};
+use crate::pages::memory::stands_for;
 use crate::runtime::Flavour;
 use crate::stdio::unread_stdin;
 
@@ -45,7 +46,8 @@ pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<Man
 
 fn list_files(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
     for name in names(folder)? {
-        if name.starts_with(manifest::FILE_NAME) {
+        // A helper may be at work.
+        if name.starts_with(manifest::FILE_NAME) || stands_for(&name).is_some() {
             continue;
         }
         let path = folder.join(&name);

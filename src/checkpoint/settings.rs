@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::Attempt;
+use super::{Attempt, Container};
 use crate::bundle::Sharing;
 use crate::criu::config::Config;
 use crate::criu::{self, NETWORK_KEY, devices, hierarchies};
@@ -12,6 +12,11 @@ use crate::runtime::Flavour;
 /// In which CRIU has to have got hold of all processes, one after the other. They stand still
 /// already: if it takes its time now, the machine is busy.
 const COLLECT_SECONDS: &str = "60";
+
+/// What the client asks for, and what is always good for a container.
+pub(super) fn in_force(asked: &criu::Options, container: &Container<'_>) -> criu::Options {
+    criu::Options { shell_job: asked.shell_job && container.subject.has_terminal(), ..asked.clone() }
+}
 
 impl Attempt<'_> {
     /// Of files that were deleted under one of their names. CRIU removes the names it gives

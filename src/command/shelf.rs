@@ -155,7 +155,7 @@ fn verify(store: &Store, checkpoints: &[String]) -> Result<ExitCode, String> {
 
 fn words(checked: &Checked) -> String {
     match checked {
-        Checked::Good | Checked::Packed | Checked::UnknownDigest => "good".to_owned(),
+        Checked::Good | Checked::UnknownDigest => "good".to_owned(),
         Checked::Missing => "it is missing".to_owned(),
         Checked::Size { is, was } => format!("it has {is} bytes and had {was}"),
         Checked::Changed => "its content isn't what was written".to_owned(),

@@ -65,11 +65,12 @@ fn exported(options: &Export) -> Result<(), String> {
     let place = place::find(&options.checkpoint)?;
     let folder = fs::canonicalize(&place.folder).map_err(|error| error.to_string())?;
     let image = Image::open(&folder).map_err(|error| error.to_string())?;
+    let image = Image { held: place.held, ..image };
     let manifest = image.manifest.as_ref().ok_or_else(|| {
         format!("the checkpoint in {} wasn't taken by Cryo, which exports its own only", folder.display())
     })?;
     let open = archive::export::files_of(&image);
-    let name = place.held.as_ref().and_then(|held| held.record.name.clone());
+    let name = image.held.as_ref().and_then(|held| held.record.name.clone());
     let reference = name.map(|name| format!("localhost/checkpoint:{name}"));
     let source = Source {
         manifest,

@@ -353,6 +353,7 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options, journal: &Jour
         problems.push(error.to_string());
     }
     restore::remove_noted_copy(bundle);
+    restore::remove_noted_scratch(bundle);
     // CRIU mounts cgroups beside its log and dies with its mounts in place.
     for folder in journal.folders_of(id) {
         detach_below(&folder);

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use cryo::criu::messages::{MOST_LISTED, Messages, open_plain};
+use cryo::criu::messages::{MOST_LISTED, Messages};
+use cryo::pages::memory::{Memory, form};
+use cryo::store::packs_beside;
 use prost::Message;
 
 const PAGEMAP: u32 = 0x5608_4025;
@@ -50,7 +51,7 @@ pub(crate) struct Pages {
     /// Ascending, none overlaps the next.
     runs: Vec<Run>,
     /// Missing if the file is elsewhere.
-    content: Option<fs::File>,
+    content: Option<Memory>,
 }
 
 impl Pages {
@@ -63,9 +64,10 @@ impl Pages {
         };
         let head: Head = messages.head()?;
         let runs = runs(messages)?;
-        let content = match open_plain(&folder.join(format!("pages-{}.img", head.pages))) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            opened => Some(opened?.0),
+        let name = format!("pages-{}.img", head.pages);
+        let content = match form(folder, &name) {
+            None => None,
+            Some(_) => Some(Memory::open(folder, &name, &packs_beside(folder)).map_err(other)?),
         };
         Ok(Pages { runs, content })
     }
@@ -105,7 +107,7 @@ impl Pages {
             let from = usize::try_from(run.start - address).unwrap_or(usize::MAX);
             let to = usize::try_from(run.end - address).unwrap_or(usize::MAX);
             let Some(part) = buffer.get_mut(from..to) else { return Ok(None) };
-            content.read_exact_at(part, offset)?;
+            content.read_exact_at(part, offset).map_err(other)?;
             at = run.end;
         }
         Ok((at == end).then_some(()))
@@ -148,6 +150,10 @@ fn runs(entries: impl Iterator<Item = io::Result<Entry>>) -> io::Result<Vec<Run>
         }
     }
     Ok(runs)
+}
+
+fn other(error: cryo::pages::Error) -> io::Error {
+    io::Error::other(error.in_image())
 }
 
 fn bad(problem: &str) -> io::Error {

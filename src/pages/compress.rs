@@ -1,147 +1,126 @@
 //! Memory that travels: every `pages-N.img` that gets smaller that way becomes a
 //! `pages-N.img.zst`, which `zstd -d` reads, too.
 //!
-//! Chunks are compressed by all processors at once, each into frames of its own; a table at the
-//! end says where they begin, so that reading them takes all processors as well.
+//! Chunks are compressed by all processors at once, each into a frame of its own; a table at the
+//! end says where they begin, so that reading them takes all processors as well, and any part
+//! can be read alone.
 
 mod chunks;
+mod reader;
 mod sample;
+mod shrinking;
 mod table;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use zstd::bulk::{Compressor, Decompressor};
 
+pub(super) use reader::Reader;
+pub use shrinking::{Shrinking, Shrunk};
 pub use table::Table;
 
-use super::file::{
-    create, is_pages, is_read_once, names, open_plain, read_exactly, remove, unfinished, with_suffix,
-};
+use super::digest::Digester;
+use super::file::{create, is_read_once, read_exactly, unfinished, with_suffix};
 use super::output::Output;
-use super::{Error, Expected, damaged, reading, writing};
+use super::{Error, damaged, reading, writing};
 
-pub const SUFFIX: &str = "zst";
+pub(super) const SUFFIX: &str = "zst";
 /// Of a frame's content. Bigger ones compress hardly better.
 const CHUNK: u64 = 1 << 20;
 const LEVEL: i32 = 1;
 
-/// A file that was compressed, and how many bytes of the disk it took and takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compressed {
-    pub name: String,
-    pub before: u64,
-    pub after: u64,
+/// What stands for a pages file once that is compressed.
+pub fn compressed_of(pages: &Path) -> PathBuf {
+    with_suffix(pages, SUFFIX)
 }
 
-/// Compresses the pages files of a folder, those that get smaller by it. They aren't synced.
-pub fn compress(folder: &Path) -> Result<Vec<Compressed>, Error> {
-    let mut compressed = Vec::new();
-    for name in names(folder, is_pages)? {
-        compressed.extend(compress_file(folder, &name)?);
-    }
-    Ok(compressed)
+/// A compressed file that is written from its beginning to its end. It gets its name when it
+/// is complete, and isn't synced.
+struct Writer {
+    target: PathBuf,
+    file: File,
+    table: Table,
+    digester: Digester,
+    offset: u64,
+    is_complete: bool,
 }
 
-fn compress_file(folder: &Path, name: &str) -> Result<Option<Compressed>, Error> {
-    let path = folder.join(name);
-    let file = open_plain(&path)?;
-    let metadata = file.metadata().map_err(reading(&path))?;
-    if !sample::pays(&file, &path, metadata.len())? {
-        return Ok(None);
-    }
-    is_read_once(&file);
-    let target = with_suffix(&path, SUFFIX);
-    let written = write(&file, &path, metadata.len(), &target).and_then(|size| {
-        fs::rename(unfinished(&target), &target).map_err(writing(&target))?;
-        remove(&path)?;
-        Ok(size)
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(unfinished(&target));
-    }
-    Ok(Some(Compressed {
-        name: format!("{name}.{SUFFIX}"),
-        before: metadata.blocks() * 512,
-        after: written?,
-    }))
+#[derive(Default)]
+struct Chunk {
+    content: Vec<u8>,
+    frame: Vec<u8>,
 }
 
-fn write(file: &fs::File, path: &Path, size: u64, target: &Path) -> Result<u64, Error> {
-    let output = create(&unfinished(target))?;
-    let mut table = Table::default();
-    let mut offset = 0;
-    let worker = || {
-        let mut compressor = Compressor::new(LEVEL).map_err(reading(path))?;
-        let mut content = Vec::new();
-        Ok(move |number: u64, frame: &mut Vec<u8>| {
-            let start = number * CHUNK;
-            content.resize((size - start).min(CHUNK) as usize, 0);
-            read_exactly(file, path, &mut content, start)?;
-            sample::compress(&mut compressor, &content, frame).map_err(writing(target))
+impl Writer {
+    fn create(target: PathBuf) -> Result<Writer, Error> {
+        let file = create(&unfinished(&target))?;
+        let (table, digester) = (Table::default(), Digester::default());
+        Ok(Writer { target, file, table, digester, offset: 0, is_complete: false })
+    }
+
+    /// Goes on to `end`: whole chunks, but for the end of the file.
+    fn extend(&mut self, source: &File, path: &Path, end: u64) -> Result<(), Error> {
+        let worker = || {
+            let mut compressor = Compressor::new(LEVEL).map_err(reading(path))?;
+            Ok(move |number: u64, chunk: &mut Chunk| {
+                let start = number * CHUNK;
+                chunk.content.resize((end - start).min(CHUNK) as usize, 0);
+                read_exactly(source, path, &mut chunk.content, start)?;
+                sample::compress(&mut compressor, &chunk.content, &mut chunk.frame).map_err(reading(path))
+            })
+        };
+        let first = self.table.size() / CHUNK;
+        chunks::in_order(first..end.div_ceil(CHUNK), worker, |_, chunk: &Chunk| {
+            self.digester.update(&chunk.content);
+            self.file.write_all_at(&chunk.frame, self.offset).map_err(writing(&self.target))?;
+            self.table.add(chunk.frame.len() as u32, chunk.content.len() as u32);
+            self.offset += chunk.frame.len() as u64;
+            Ok(())
         })
-    };
-    chunks::in_order(size.div_ceil(CHUNK), worker, |number, frame| {
-        output.write_all_at(frame, offset).map_err(writing(target))?;
-        table.add(frame.len() as u32, (size - number * CHUNK).min(CHUNK) as u32);
-        offset += frame.len() as u64;
-        Ok(())
-    })?;
-    let table = table.to_bytes();
-    output.write_all_at(&table, offset).map_err(writing(target))?;
-    Ok(offset + table.len() as u64)
+    }
+
+    /// Tells the digest of what it was.
+    fn finish(mut self) -> Result<String, Error> {
+        let written = self.file.write_all_at(&self.table.to_bytes(), self.offset);
+        written
+            .and_then(|()| fs::rename(unfinished(&self.target), &self.target))
+            .map_err(writing(&self.target))?;
+        self.is_complete = true;
+        Ok(std::mem::take(&mut self.digester).finish())
+    }
+
+    /// Of what it was: nothing is written any more.
+    fn into_digester(mut self) -> Digester {
+        std::mem::take(&mut self.digester)
+    }
 }
 
-/// Writes the plain files for those of the expected ones that are compressed in a folder into
-/// another one, and tells which; none gets longer than it should be. They aren't synced.
-pub fn decompress(
-    folder: &Path,
-    into: &Path,
-    expected: &BTreeMap<String, Expected>,
-) -> Result<Vec<String>, Error> {
-    let mut decompressed = Vec::new();
-    for (name, expected) in expected {
-        let source = with_suffix(&folder.join(name), SUFFIX);
-        if !is_pages(name) || !is_there(&source)? {
-            continue;
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            // Somebody else removes it, if not we.
+            let _ = fs::remove_file(unfinished(&self.target));
         }
-        decompress_file(&source, Output::create(&into.join(name), expected.clone())?, expected.size)?;
-        decompressed.push(name.clone());
-    }
-    Ok(decompressed)
-}
-
-fn is_there(path: &PathBuf) -> Result<bool, Error> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(reading(path)(error)),
-        found => Ok(found.is_ok()),
     }
 }
 
-fn decompress_file(source: &Path, mut output: Output, size: u64) -> Result<(), Error> {
-    let file = open_plain(source)?;
-    is_read_once(&file);
-    let table = Table::read(&file, source, size)?;
-    let frames = table.frames();
+/// Writes the plain file, which never gets longer than it should be. It isn't synced.
+pub(super) fn decompress(source: &Path, mut output: Output) -> Result<(), Error> {
+    let (reader, size) = (Reader::open(source)?, output.left());
+    if reader.size() != size {
+        return Err(damaged(source, format!("it holds {} bytes instead of {size}", reader.size())));
+    }
+    is_read_once(&reader.file);
     let worker = || {
         let mut decompressor = Decompressor::new().map_err(reading(source))?;
-        let (file, frames) = (&file, &frames);
-        let mut frame = Vec::new();
+        let (reader, mut frame) = (&reader, Vec::new());
         Ok(move |number: u64, content: &mut Vec<u8>| {
-            let wrong = || damaged(source, format!("its frame {number} can't be read"));
-            let place = frames.get(number as usize).ok_or_else(wrong)?;
-            frame.resize(place.compressed, 0);
-            read_exactly(file, source, &mut frame, place.offset)?;
-            content.resize(place.content, 0);
-            match decompressor.decompress_to_buffer(&frame, &mut content[..]) {
-                Ok(got) if got == place.content => Ok(()),
-                _ => Err(wrong()),
-            }
+            reader.chunk(number, &mut decompressor, &mut frame, content)
         })
     };
-    chunks::in_order(frames.len() as u64, worker, |_, content| output.write(content))?;
+    chunks::in_order(0..size.div_ceil(CHUNK), worker, |_, content: &Vec<u8>| output.write(content))?;
     output.finish()
 }
 

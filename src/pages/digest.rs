@@ -4,12 +4,13 @@
 use std::fmt::Write;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use sha2::Digest;
 
-use super::file::{PIECE, is_read_once, open_plain};
+use super::file::{PIECE, is_read_once, open_plain, read_exactly};
 use super::{Error, reading};
 
 const BLAKE3: &str = "blake3:";
@@ -87,6 +88,25 @@ pub fn of(file: &File, mut digester: Digester, mut progress: impl FnMut(u64)) ->
         offset += got as u64;
         progress(got as u64);
     }
+}
+
+/// Goes on with a part of a file.
+pub(super) fn add(
+    digester: &mut Digester,
+    file: &File,
+    path: &Path,
+    range: Range<u64>,
+    piece: &mut Vec<u8>,
+) -> Result<(), Error> {
+    piece.resize(PIECE, 0);
+    let mut offset = range.start;
+    while offset < range.end {
+        let room = usize::try_from(range.end - offset).map_or(PIECE, |left| left.min(PIECE));
+        read_exactly(file, path, &mut piece[..room], offset)?;
+        digester.update(&piece[..room]);
+        offset += room as u64;
+    }
+    Ok(())
 }
 
 /// As much as there is, but at the end of a file nothing.

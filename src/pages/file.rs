@@ -12,7 +12,7 @@ use super::{Error, damaged, reading, writing};
 /// Of one read: fits the second level of every processor's cache.
 pub(super) const PIECE: usize = 256 << 10;
 /// Of a file that isn't complete. Whoever finds one that nobody holds may remove it.
-const UNFINISHED: &str = "new";
+pub(super) const UNFINISHED: &str = "new";
 
 pub(crate) fn is_pages(name: &str) -> bool {
     name.starts_with("pages-") && name.ends_with(".img")

@@ -2,18 +2,19 @@
 //!
 //! The pages of a folder that no earlier pack holds go into a new one, and each `pages-N.img`
 //! becomes a recipe, which says where its pages are. Packs are never changed. A folder is
-//! plain as long as a pages file lies beside its recipe: that one goes last, after the pack and
-//! the recipes have reached the disk and were read back. So it is one or the other, whenever
+//! plain as long as a pages file lies beside its recipe: that one goes last, after the pack has
+//! reached the disk and was read back, and the recipes have. So it is one or the other, whenever
 //! it ends, and packing it again goes on from there.
 //!
 //! Two pages are the same if 128 bits of their BLAKE3 are. A whole file's digest is compared
 //! whenever it is put together again, so whatever a pack says, no wrong page gets into it.
 //!
-//! The caller sees to it that nobody removes packs, or packs the same folder, meanwhile.
+//! The caller sees to it that nobody else packs, or removes packs, meanwhile.
 
 mod archive;
 mod compact;
 mod known;
+mod reader;
 mod recipe;
 mod unpack;
 
@@ -22,18 +23,24 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+pub use archive::check;
 use archive::{GROUP_BYTES, Writer, hash};
 use known::Known;
 use recipe::Builder;
 
 pub use compact::compact;
+pub(super) use reader::Reader;
+pub(super) use recipe::SUFFIX;
 pub use recipe::{Problem, Recipe};
-pub use unpack::{unpack, verify};
+use unpack::follow;
+pub(super) use unpack::unpack;
+pub use unpack::verify;
 
 use super::digest::{blake3_text, read_some};
 use super::file::{
     self, is_done_with, is_pages, is_read_once, open_plain, sync_folder, with_suffix, write_synced,
 };
+use super::output::Output;
 use super::zeros::is_zero;
 use super::{Error, Expected, PAGE, damaged, reading};
 
@@ -53,70 +60,92 @@ pub struct Packer {
     packs: PathBuf,
 }
 
+/// Memory of a folder that is in packs by now, and in the folder as well, as it was.
+#[derive(Debug)]
+pub struct Prepared {
+    packs: PathBuf,
+    folder: PathBuf,
+    names: Vec<String>,
+    /// As they are to be written. None if an earlier attempt has done that.
+    recipes: Vec<(PathBuf, Vec<u8>)>,
+    packed: Packed,
+}
+
 impl Packer {
     pub fn open(packs: &Path) -> Result<Packer, Error> {
         file::names(packs, |_| false)?;
         Ok(Packer { packs: packs.to_owned() })
     }
 
-    /// Packs the pages files of a folder. Files that are expected to be otherwise are left
-    /// alone. `lineage` are recipes whose packs may have the same pages, the likeliest first;
-    /// those that can't be read are passed over.
-    pub fn pack(
+    /// Puts the pages files of a folder into packs, which may take long, and changes nothing in
+    /// the folder: others may read it, or remove it. Files that are expected to be otherwise are
+    /// left alone. `lineage` are recipes whose packs may have the same pages, the likeliest
+    /// first; those that can't be read are passed over.
+    pub fn prepare(
         &self,
         folder: &Path,
         expected: &BTreeMap<String, Expected>,
         lineage: &[PathBuf],
-    ) -> Result<Packed, Error> {
+    ) -> Result<Option<Prepared>, Error> {
         let names = file::names(folder, is_pages)?;
-        if names.is_empty() || self.goes_on(folder, &names)? {
-            return Ok(Packed::default());
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let (packs, owner) = (self.packs.clone(), folder.to_owned());
+        if names.iter().all(|name| self.is_packed(&folder.join(name))) {
+            let (recipes, packed) = (Vec::new(), Packed::default());
+            return Ok(Some(Prepared { packs, folder: owner, names, recipes, packed }));
         }
         let mut packing = Packing::begin(&self.packs, folder, lineage)?;
         let mut recipes = Vec::new();
         for name in &names {
-            recipes
-                .push((recipe_of(&folder.join(name)), packing.file(&folder.join(name), expected.get(name))?));
+            let path = folder.join(name);
+            recipes.push((recipe_of(&path), packing.file(&path, expected.get(name))?));
         }
         let packed = packing.finish()?;
-        let published = self.publish(folder, &recipes);
-        if published.is_err() {
-            let pack = packed.pack.as_ref().map(|pack| self.packs.join(pack));
-            recipes.iter().map(|(path, _)| path).chain(&pack).try_for_each(|path| file::remove(path))?;
+        let prepared = Prepared { packs, folder: owner, names, recipes, packed };
+        // The last chance to notice that an older pack is damaged.
+        match prepared.verify() {
+            Ok(()) => Ok(Some(prepared)),
+            Err(error) => prepared.abandon().and(Err(error)),
         }
-        published?;
-        remove_plain(folder, &names)?;
-        let written: usize = recipes.iter().map(|(_, bytes)| bytes.len()).sum();
-        Ok(Packed { after: packed.after + written as u64, ..packed })
     }
 
-    /// Whether an earlier attempt got so far that only the plain files are left to remove.
-    fn goes_on(&self, folder: &Path, names: &[String]) -> Result<bool, Error> {
-        let recipes: Vec<_> = names.iter().map(|name| recipe_of(&folder.join(name))).collect();
-        let is_right = |(name, recipe): (&String, &PathBuf)| {
-            let is_same = || self.is_same(&folder.join(name), recipe).unwrap_or(false);
-            recipe.exists() && is_same()
+    /// Whether an earlier attempt got so far that only the plain file is left to remove.
+    fn is_packed(&self, plain: &Path) -> bool {
+        let recipe = recipe_of(plain);
+        let is_same = || -> Result<bool, Error> {
+            verify(&recipe, &self.packs)?;
+            Ok(super::digest::of_file(plain)? == Recipe::read(&recipe)?.expected().digest)
         };
-        if names.iter().zip(&recipes).all(is_right) {
-            sync_folder(folder)?;
-            remove_plain(folder, names)?;
-            return Ok(true);
+        recipe.exists() && is_same().unwrap_or(false)
+    }
+}
+
+impl Prepared {
+    /// From now on the folder has recipes. Nobody may use it meanwhile.
+    pub fn publish(self) -> Result<Packed, Error> {
+        let written = self.recipes.iter().try_for_each(|(path, bytes)| write_synced(path, bytes));
+        if let Err(error) = written.and_then(|()| sync_folder(&self.folder)) {
+            self.recipes.iter().try_for_each(|(path, _)| file::remove(path))?;
+            return self.abandon().and(Err(error));
         }
-        recipes.iter().try_for_each(|recipe| file::remove(recipe))?;
-        Ok(false)
+        self.names.iter().try_for_each(|name| file::remove(&self.folder.join(name)))?;
+        sync_folder(&self.folder)?;
+        let recipes: usize = self.recipes.iter().map(|(_, bytes)| bytes.len()).sum();
+        Ok(Packed { after: self.packed.after + recipes as u64, ..self.packed })
     }
 
-    fn is_same(&self, plain: &Path, recipe: &Path) -> Result<bool, Error> {
-        let digest = Recipe::read(recipe)?.expected().digest;
-        verify(recipe, &self.packs)?;
-        Ok(super::digest::of_file(plain)? == digest)
+    /// The folder stays as it is.
+    pub fn abandon(self) -> Result<(), Error> {
+        self.packed.pack.map_or(Ok(()), |pack| file::remove(&self.packs.join(pack)))
     }
 
-    fn publish(&self, folder: &Path, recipes: &[(PathBuf, Vec<u8>)]) -> Result<(), Error> {
-        recipes.iter().try_for_each(|(path, bytes)| write_synced(path, bytes))?;
-        sync_folder(folder)?;
-        // The last chance to notice that an older pack is damaged: then the plain files stay.
-        recipes.iter().try_for_each(|(path, _)| verify(path, &self.packs))
+    fn verify(&self) -> Result<(), Error> {
+        self.recipes.iter().try_for_each(|(path, bytes)| {
+            let recipe = Recipe::read_from(path, bytes)?;
+            follow(path, &recipe, &self.packs, Output::nowhere(path, recipe.expected())?)
+        })
     }
 }
 
@@ -129,7 +158,7 @@ impl Recipe {
 
 /// The recipe that stands for a pages file, beside it.
 pub fn recipe_of(pages: &Path) -> PathBuf {
-    with_suffix(pages, recipe::SUFFIX)
+    with_suffix(pages, SUFFIX)
 }
 
 /// The names of the packs without which these recipes are worth nothing.
@@ -137,11 +166,6 @@ pub fn referenced(recipes: &[PathBuf]) -> Result<BTreeSet<String>, Error> {
     let packs =
         recipes.iter().map(|path| Ok(Recipe::read(path)?.packs)).collect::<Result<Vec<_>, Error>>()?;
     Ok(packs.into_iter().flatten().collect())
-}
-
-fn remove_plain(folder: &Path, names: &[String]) -> Result<(), Error> {
-    names.iter().try_for_each(|name| file::remove(&folder.join(name)))?;
-    sync_folder(folder)
 }
 
 /// One folder's way into a pack.

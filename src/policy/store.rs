@@ -12,6 +12,7 @@ use crate::store::{ROOT, retention::Limits};
 pub struct StoreSection {
     pub path: PathBuf,
     pub data: Data,
+    pub compress: Compress,
     pub limits: Limits,
     /// Pages of older entries are packed after this time.
     pub pack_after: Option<Duration>,
@@ -19,7 +20,13 @@ pub struct StoreSection {
 
 impl Default for StoreSection {
     fn default() -> StoreSection {
-        StoreSection { path: ROOT.into(), data: Data::default(), limits: Limits::default(), pack_after: None }
+        StoreSection {
+            path: ROOT.into(),
+            data: Data::default(),
+            compress: Compress::default(),
+            limits: Limits::default(),
+            pack_after: None,
+        }
     }
 }
 
@@ -34,11 +41,24 @@ pub enum Data {
     Client,
 }
 
+/// Whether memory that doesn't go to the store is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compress {
+    /// Where it is carried by a client that hands it back.
+    #[default]
+    Auto,
+    /// In folders that a client names, too, which only Cryo can restore then.
+    Always,
+    Never,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(super) struct Written {
     path: Option<PathBuf>,
     data: Data,
+    compress: Compress,
     max_bytes: Option<String>,
     max_count: Option<usize>,
     max_per_container: Option<usize>,
@@ -69,7 +89,8 @@ impl Written {
             max_age: max_age.transpose()?,
             expire_named: self.expire_named,
         };
-        Ok(StoreSection { path, data: self.data, limits, pack_after: pack_after.transpose()? })
+        let (data, compress) = (self.data, self.compress);
+        Ok(StoreSection { path, data, compress, limits, pack_after: pack_after.transpose()? })
     }
 }
 
@@ -99,10 +120,11 @@ mod tests {
 
     #[test]
     fn every_key_is_understood() {
-        let text = "path = \"/srv/cryo\"\ndata = \"client\"\nmax-bytes = \"20GiB\"\nmax-count = 9\nmax-per-container = 3\n\
+        let text = "path = \"/srv/cryo\"\ndata = \"client\"\ncompress = \"never\"\nmax-bytes = \"20GiB\"\nmax-count = 9\nmax-per-container = 3\n\
                     max-age = \"30d\"\nexpire-named = true\npack-after = \"90m\"";
         let section = section(text).unwrap();
         assert_eq!((section.path.as_path(), section.data), (Path::new("/srv/cryo"), Data::Client));
+        assert_eq!(section.compress, Compress::Never);
         let limits = Limits {
             max_bytes: Some(20 << 30),
             max_count: Some(9),
@@ -120,6 +142,8 @@ mod tests {
             ("path = \"/srv/../x\"", "store.path"),
             ("path = \"/\"", "store.path"),
             ("data = \"both\"", "both"),
+            ("compress = \"zstd\"", "zstd"),
+            ("compress = true", "string"),
             ("max-bytes = \"much\"", "store.max-bytes"),
             ("max-age = \"99999999999999999999d\"", "store.max-age"),
             ("max-age = \"-1d\"", "store.max-age"),

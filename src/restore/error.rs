@@ -1,11 +1,13 @@
 //! Why nothing came back.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::{adapt, fit, sysctls};
 use crate::checkpoint::image;
 use crate::criu::log::Failure;
 use crate::runtime::hook;
+use crate::store::Size;
 use crate::{bundle, checkpoint, hooks, runtime, stdio};
 
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +22,12 @@ pub enum Error {
     Sysctl(#[from] sysctls::Refused),
     #[error("cannot prepare the image for CRIU: {0}")]
     View(io::Error),
+    #[error("cannot restore: the checkpoint's memory can't be unpacked: {0}")]
+    Scratch(String),
+    #[error("cannot restore: {0}")]
+    Store(crate::store::Error),
+    #[error("cannot restore: memory of {bytes} has to be unpacked, and the disk of {} is full: make room there", root.display())]
+    NoRoom { root: PathBuf, bytes: Size },
     #[error("cannot restore: {0}")]
     Bundle(#[from] bundle::Error),
     #[error("cannot restore: {0}")]

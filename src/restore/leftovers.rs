@@ -8,9 +8,11 @@ use super::RESTORE_LOG;
 use crate::bundle::write_atomically;
 use crate::checkpoint::is_temporary;
 use crate::runtime::Runtime;
+use crate::store::Store;
 
 /// In the bundle: where containerd's copy of the checkpoint is.
 const NOTE: &str = "cryo-daemons-copy";
+const SCRATCH_NOTE: &str = "cryo-scratch";
 
 /// containerd unpacks a checkpoint into a temporary folder before a restore and forgets
 /// it: a copy of the container's memory for every restore.
@@ -39,6 +41,23 @@ pub(crate) fn forget_daemons_copy(bundle: &Path) {
 pub(crate) fn remove_noted_copy(bundle: &Path) {
     if let Ok(image) = fs::read_to_string(bundle.join(NOTE)) {
         remove_daemons_copy(Path::new(&image));
+    }
+}
+
+/// For whoever cleans up if this shim doesn't live to do it: which store has unpacked memory.
+pub(super) fn note_scratch(bundle: &Path, store: &Path) {
+    // Without the note it stays until somebody else uses the store.
+    let _ = write_atomically(&bundle.join(SCRATCH_NOTE), store.as_os_str().as_encoded_bytes());
+}
+
+pub(super) fn forget_scratch(bundle: &Path) {
+    let _ = fs::remove_file(bundle.join(SCRATCH_NOTE));
+}
+
+pub(crate) fn remove_noted_scratch(bundle: &Path) {
+    let Ok(root) = fs::read_to_string(bundle.join(SCRATCH_NOTE)) else { return };
+    if let Err(error) = Store::open(Path::new(&root)).and_then(|store| store.discard_dead()) {
+        tracing::warn!(%error, "unpacked memory stays in the store until that is used again");
     }
 }
 

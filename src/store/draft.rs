@@ -198,6 +198,12 @@ impl Store {
         Ok(swept)
     }
 
+    /// No more than what can go at once: for those who have no time.
+    pub(crate) fn discard_dead(&self) -> Result<(), Error> {
+        self.lock().and_then(|_lock| self.sweep())?;
+        self.empty_rubbish()
+    }
+
     pub(super) fn empty_rubbish(&self) -> Result<(), Error> {
         let folder = self.rubbish_folder();
         let names = disk::names(&folder).map_err(Error::at(&folder))?;

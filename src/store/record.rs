@@ -15,6 +15,7 @@ use super::claims::Claim;
 use super::error::brief;
 use super::{Id, disk};
 use crate::criu::images;
+use crate::pages::Expected;
 
 pub(super) const FILE_NAME: &str = "entry.json";
 const VERSION: u32 = 1;
@@ -74,6 +75,10 @@ struct Probe {
 impl Content {
     pub(super) fn new(size: u64, digest: String) -> Content {
         Content { size, digest, later: Map::new() }
+    }
+
+    pub fn expected(&self) -> Expected {
+        Expected { size: self.size, digest: self.digest.clone() }
     }
 }
 

@@ -10,11 +10,10 @@ use rustix::fs::{Mode, OFlags, openat};
 use super::entry::Held;
 use super::lock::Lock;
 use super::record::{self, Content};
-use super::{Error, disk};
+use super::{Error, disk, packs_beside};
 use crate::pages::digest::{self, Digester};
-
-/// Beside a file's place: the file is put together from packs.
-pub const RECIPE: &str = ".recipe";
+use crate::pages::is_pages;
+use crate::pages::memory::{self, stands_for};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checked {
@@ -30,8 +29,6 @@ pub enum Checked {
     Extra,
     NoPlainFile,
     Unreadable(String),
-    /// Its pages are in packs, which are checked by themselves.
-    Packed,
     /// Only a later version knows how to check it.
     UnknownDigest,
 }
@@ -44,7 +41,7 @@ pub struct Report {
 
 impl Checked {
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Checked::Good | Checked::Packed | Checked::UnknownDigest)
+        !matches!(self, Checked::Good | Checked::UnknownDigest)
     }
 }
 
@@ -61,17 +58,19 @@ impl Held {
         let folder = Lock::folder(&self.folder).map_err(&failed)?;
         let there = disk::names(&self.folder).map_err(&failed)?;
         let known = &self.record.files;
-        let recipe_of = |name: &str| name.strip_suffix(RECIPE).is_some_and(|name| known.contains_key(name));
-        let is_extra =
-            |name: &&String| *name != record::FILE_NAME && !known.contains_key(*name) && !recipe_of(name);
+        let is_extra = |name: &&String| {
+            let plain = stands_for(name).unwrap_or(name);
+            *name != record::FILE_NAME && !known.contains_key(plain)
+        };
         let mut files: Vec<_> =
             there.iter().filter(is_extra).map(|name| (name.clone(), Checked::Extra)).collect();
         for (name, content) in known {
             let checked = match open(&folder, name) {
                 Ok(file) => check(&file, content, |bytes| progress(name, bytes)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let packed = there.contains(&format!("{name}{RECIPE}"));
-                    Ok(if packed { Checked::Packed } else { Checked::Missing })
+                    let checked = self.check_packed(name, content);
+                    progress(name, content.size);
+                    Ok(checked)
                 }
                 Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
                     Ok(Checked::NoPlainFile)
@@ -83,6 +82,18 @@ impl Held {
         }
         files.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(Report { files })
+    }
+}
+
+impl Held {
+    /// A file that isn't there as it is.
+    fn check_packed(&self, name: &str, content: &Content) -> Checked {
+        let is_packed = is_pages(name) && memory::form(&self.folder, name).is_some();
+        match memory::check(&self.folder, &packs_beside(&self.folder), name, &content.expected()) {
+            Ok(()) if is_packed => Checked::Good,
+            Ok(()) => Checked::Missing,
+            Err(error) => Checked::Unreadable(error.in_image()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! deleted and a cause.
 
 mod bad_images;
+mod compressed;
 mod copies;
 mod damage;
 mod failures;
@@ -33,6 +34,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ];
     tests.extend(namespaces::tests());
     tests.extend(unstarted::tests());
+    tests.extend(compressed::tests());
     tests.extend(copies::tests());
     tests.extend(bad_images::tests());
     tests.extend(damage::tests());

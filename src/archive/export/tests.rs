@@ -7,6 +7,7 @@ use super::*;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,6 @@
 //! Work on the chunks of a file by several threads, whose results are taken in order.
 
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread::available_parallelism;
 
@@ -10,30 +11,32 @@ const MOST_THREADS: u64 = 4;
 /// What a thread may be ahead of the one that takes results.
 const AHEAD: usize = 2;
 
-/// Has threads do chunks 0 to `count`, each with a worker of its own, and shows the results one
-/// after the other. Of what goes wrong the first is told.
-pub(super) fn in_order<W>(
-    count: u64,
+/// Has threads do the chunks of these numbers, each with a worker of its own, and shows the
+/// results one after the other. Of what goes wrong the first is told.
+pub(super) fn in_order<R, W>(
+    numbers: Range<u64>,
     worker: impl Fn() -> Result<W, Error>,
-    mut show: impl FnMut(u64, &[u8]) -> Result<(), Error>,
+    mut show: impl FnMut(u64, &R) -> Result<(), Error>,
 ) -> Result<(), Error>
 where
-    W: FnMut(u64, &mut Vec<u8>) -> Result<(), Error> + Send,
+    R: Default + Send,
+    W: FnMut(u64, &mut R) -> Result<(), Error> + Send,
 {
+    let count = numbers.end.saturating_sub(numbers.start);
     let threads = available_parallelism().map_or(1, |threads| threads.get() as u64).min(MOST_THREADS);
     let threads = threads.min(count).max(1);
     std::thread::scope(|scope| {
         let mut lanes = Vec::new();
-        for first in 0..threads {
+        for lane in 0..threads {
             let (done, results) = sync_channel(AHEAD);
             let (used, spare) = channel();
             let worker = worker()?;
-            let numbers = (first..count).step_by(threads as usize);
+            let numbers = (numbers.start + lane..numbers.end).step_by(threads as usize);
             scope.spawn(move || work(worker, numbers, &done, &spare));
             lanes.push((results, used));
         }
-        for number in 0..count {
-            let (results, used) = &lanes[(number % threads) as usize];
+        for number in numbers.clone() {
+            let (results, used) = &lanes[((number - numbers.start) % threads) as usize];
             let result = results.recv().unwrap_or(Err(Error::Cancelled))?;
             show(number, &result)?;
             // A thread that has done its last one doesn't take it.
@@ -43,14 +46,12 @@ where
     })
 }
 
-type Done = Result<Vec<u8>, Error>;
-
 /// Ends early when nobody takes results any more.
-fn work(
-    mut worker: impl FnMut(u64, &mut Vec<u8>) -> Result<(), Error>,
+fn work<R: Default>(
+    mut worker: impl FnMut(u64, &mut R) -> Result<(), Error>,
     numbers: impl Iterator<Item = u64>,
-    done: &SyncSender<Done>,
-    spare: &Receiver<Vec<u8>>,
+    done: &SyncSender<Result<R, Error>>,
+    spare: &Receiver<R>,
 ) {
     for number in numbers {
         let mut buffer = spare.try_recv().unwrap_or_default();
@@ -78,31 +79,31 @@ mod tests {
 
     #[test]
     fn results_come_in_order() {
-        for count in [0, 1, 3, 70] {
+        for range in [0..0, 0..1, 5..8, 0..70] {
             let mut shown = Vec::new();
-            let show = |number: u64, bytes: &[u8]| {
-                assert_eq!(bytes, number.to_le_bytes());
+            let show = |number: u64, bytes: &Vec<u8>| {
+                assert_eq!(*bytes, number.to_le_bytes());
                 shown.push(number);
                 Ok(())
             };
-            in_order(count, numbers, show).unwrap();
-            assert_eq!(shown, (0..count).collect::<Vec<_>>());
+            in_order(range.clone(), numbers, show).unwrap();
+            assert_eq!(shown, range.collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn the_first_failure_ends_it_wherever_it_is() {
         let mut shown = 0;
-        let result = in_order(1000, numbers, |_, _| {
+        let result = in_order(0..1000, numbers, |_, _| {
             shown += 1;
             Ok(())
         });
         assert!(result.is_err() && shown == 70);
         assert!(
-            in_order(1000, numbers, |number, _| if number == 5 { Err(Error::Cancelled) } else { Ok(()) })
+            in_order(0..1000, numbers, |number, _| if number == 5 { Err(Error::Cancelled) } else { Ok(()) })
                 .is_err()
         );
         let no_worker = || -> Result<Worker, Error> { Err(Error::Cancelled) };
-        assert!(in_order(10, no_worker, |_, _| Ok(())).is_err());
+        assert!(in_order(0..10, no_worker, |_, _| Ok(())).is_err());
     }
 }

@@ -23,7 +23,7 @@ const MAGIC: u32 = 0xfd2f_b528;
 const HEADER: u8 = 0b1010_0000;
 
 /// Reading what is compressed takes time, too: a twentieth is the least that it has to bring.
-fn is_smaller(compressed: usize, plain: usize) -> bool {
+pub(super) fn is_smaller(compressed: u64, plain: u64) -> bool {
     compressed < plain - plain / 20
 }
 
@@ -32,13 +32,13 @@ pub(super) fn pays(file: &File, path: &Path, size: u64) -> Result<bool, Error> {
     let mut compressor = Compressor::new(LEVEL).map_err(reading(path))?;
     let mut frame = vec![0; compress_bound(LOOK as usize)];
     let mut look = vec![0; LOOK.min(size) as usize];
-    let (mut plain, mut compressed) = (0, 0);
+    let (mut plain, mut compressed) = (0, 0_u64);
     let last = size - look.len() as u64;
     let looks = if last == 0 { 1 } else { LOOKS };
     for number in 0..looks {
         read_exactly(file, path, &mut look, last / looks * number)?;
-        plain += look.len();
-        compressed += compressor.compress_to_buffer(&look, &mut frame[..]).map_err(reading(path))?;
+        plain += look.len() as u64;
+        compressed += compressor.compress_to_buffer(&look, &mut frame[..]).map_err(reading(path))? as u64;
     }
     Ok(is_smaller(compressed, plain))
 }
@@ -53,7 +53,7 @@ pub(super) fn compress(compressor: &mut Compressor<'_>, chunk: &[u8], frame: &mu
         let sample: Vec<u8> = pages.skip(STRIDE / 2).step_by(STRIDE - 1).flatten().copied().collect();
         let length = compressor.compress_to_buffer(&sample, frame)?;
         frame.clear();
-        if !is_smaller(length, sample.len()) {
+        if !is_smaller(length as u64, sample.len() as u64) {
             plain_frame(chunk, frame);
             return Ok(());
         }

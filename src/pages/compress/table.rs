@@ -13,6 +13,8 @@ const MAGIC: u32 = 0x8f92_eab1;
 const HEAD: usize = 8;
 const FOOT: usize = 9;
 const ENTRY: usize = 8;
+/// 4 TiB of memory, and 32 MiB for their table.
+const MOST_FRAMES: u64 = 1 << 22;
 
 /// The lengths of frames, compressed and plain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,12 +48,14 @@ impl Table {
         bytes
     }
 
-    /// The table of a file whose content has to be that long, which bounds what is read.
-    pub fn read(file: &File, path: &Path, size: u64) -> Result<Table, Error> {
+    /// The table of a file.
+    pub fn read(file: &File, path: &Path) -> Result<Table, Error> {
         let wrong = || damaged(path, "its table of frames is wrong");
-        let count = size.div_ceil(CHUNK);
-        let length = count * ENTRY as u64 + (HEAD + FOOT) as u64;
         let whole = file.metadata().map_err(reading(path))?.len();
+        let mut foot = [0; FOOT];
+        read_exactly(file, path, &mut foot, whole.checked_sub(FOOT as u64).ok_or_else(wrong)?)?;
+        let count = foot.first_chunk().map_or(0, |count| u64::from(u32::from_le_bytes(*count)));
+        let length = count.min(MOST_FRAMES) * ENTRY as u64 + (HEAD + FOOT) as u64;
         let start = whole.checked_sub(length).ok_or_else(wrong)?;
         let mut bytes = vec![0; usize::try_from(length).map_err(|_| wrong())?];
         read_exactly(file, path, &mut bytes, start)?;
@@ -61,23 +65,27 @@ impl Table {
             (number as u32, (number >> 32) as u32)
         };
         let table = Table { lengths: entries.as_chunks().0.iter().map(pair).collect() };
-        if table.to_bytes() == bytes && table.fits(start, size) { Ok(table) } else { Err(wrong()) }
+        if table.to_bytes() == bytes && table.fits(start) { Ok(table) } else { Err(wrong()) }
+    }
+
+    /// Of the file before it was compressed.
+    pub fn size(&self) -> u64 {
+        self.lengths.iter().map(|(_, content)| u64::from(*content)).sum()
     }
 
     /// Whether the frames are those of a file that we have compressed.
-    fn fits(&self, compressed: u64, size: u64) -> bool {
+    fn fits(&self, compressed: u64) -> bool {
         let sum = self.lengths.iter().map(|(length, _)| u64::from(*length)).sum::<u64>();
-        let mut left = size;
-        let is_chunk = |content: u32| {
-            let expected = left.min(CHUNK);
-            left -= expected;
-            u64::from(content) == expected
-        };
         let most = zstd::zstd_safe::compress_bound(CHUNK as usize);
         let is_short = |length: u32| length as usize <= most;
+        let last = self.lengths.len().saturating_sub(1);
+        let is_chunk = |(number, (_, content)): (usize, &(u32, u32))| match u64::from(*content) {
+            CHUNK => true,
+            rest => number == last && (1..CHUNK).contains(&rest),
+        };
         sum == compressed
             && self.lengths.iter().all(|(length, _)| is_short(*length))
-            && self.lengths.iter().map(|(_, content)| *content).all(is_chunk)
+            && self.lengths.iter().enumerate().all(is_chunk)
     }
 
     pub(super) fn frames(&self) -> Vec<Place> {

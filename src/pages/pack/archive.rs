@@ -241,6 +241,22 @@ impl Reader {
     }
 }
 
+/// Whether all of a pack is as it was written.
+pub fn check(path: &Path) -> Result<(), Error> {
+    let reader = Reader::open(path)?;
+    let mut hashes = Vec::new();
+    reader.hashes(|hash| hashes.push(hash))?;
+    let mut decompressor = Decompressor::new().map_err(reading(path))?;
+    let (mut frame, mut pages) = (Vec::new(), Vec::new());
+    for (number, hashes) in hashes.chunks(GROUP).enumerate() {
+        reader.group(number, &mut decompressor, &mut frame, &mut pages)?;
+        if pages.chunks(PAGE).zip(hashes).any(|(page, expected)| hash(page) != *expected) {
+            return Err(damaged(path, format!("a page in its group {number} isn't what it was")));
+        }
+    }
+    Ok(())
+}
+
 struct Foot {
     pages: u32,
     lengths: [u8; 32],
@@ -290,10 +306,8 @@ mod tests {
             reader.group(number, &mut decompressor, &mut Vec::new(), &mut pages)?;
             all.extend(pages);
         }
-        let mut right = true;
-        let mut hashes = all.chunks(PAGE).map(hash);
-        reader.hashes(|found| right &= hashes.next() == Some(found))?;
-        if right { Ok(all) } else { Err(damaged(path, "a page is wrong")) }
+        check(path)?;
+        Ok(all)
     }
 
     #[test]

@@ -14,7 +14,14 @@ use crate::pages::{PAGE, damaged, reading};
 /// Writes every pack again of which less than half is used, and changes the recipes that name it.
 /// Tells how many packs that were. The recipes have to be all there are; if it ends
 /// half-way, each of them names one that is there, the old pack or the new one.
-pub fn compact(packs: &Path, recipes: &[PathBuf]) -> Result<usize, Error> {
+///
+/// Nobody may follow the recipes of a pack while they change, which takes moments: whoever can
+/// see to that holds them. If he can't, the pack stays as it is.
+pub fn compact<L>(
+    packs: &Path,
+    recipes: &[PathBuf],
+    mut hold: impl FnMut(&[&Path]) -> Option<L>,
+) -> Result<usize, Error> {
     let mut users: BTreeMap<String, Vec<&Path>> = BTreeMap::new();
     for path in recipes {
         for pack in Recipe::read(path)?.packs {
@@ -23,12 +30,17 @@ pub fn compact(packs: &Path, recipes: &[PathBuf]) -> Result<usize, Error> {
     }
     let mut compacted = 0;
     for (name, recipes) in users {
-        compacted += usize::from(compact_one(packs, &name, &recipes)?);
+        compacted += usize::from(compact_one(packs, &name, &recipes, &mut hold)?);
     }
     Ok(compacted)
 }
 
-fn compact_one(packs: &Path, name: &str, recipes: &[&Path]) -> Result<bool, Error> {
+fn compact_one<L>(
+    packs: &Path,
+    name: &str,
+    recipes: &[&Path],
+    hold: &mut impl FnMut(&[&Path]) -> Option<L>,
+) -> Result<bool, Error> {
     let old = Reader::open(&packs.join(name))?;
     let slots = used_slots(&old, name, recipes)?;
     if slots.iter().filter(|used| **used).count() * 2 >= slots.len() {
@@ -37,6 +49,10 @@ fn compact_one(packs: &Path, name: &str, recipes: &[&Path]) -> Result<bool, Erro
     let new = free_name(packs, Path::new(name))?;
     let moved = copy(&old, &slots, &packs.join(&new))?;
     sync_folder(packs)?;
+    let Some(_held) = hold(recipes) else {
+        remove(&packs.join(new))?;
+        return Ok(false);
+    };
     for path in recipes {
         write_synced(path, &rewritten(path, name, &new, &moved)?)?;
         path.parent().map_or(Ok(()), sync_folder)?;

@@ -15,7 +15,7 @@ use super::Error;
 use crate::pages::file::read_within;
 use crate::pages::{PAGE, damaged};
 
-pub(super) const SUFFIX: &str = "recipe";
+pub(in crate::pages) const SUFFIX: &str = "recipe";
 const MAGIC: &[u8; 8] = b"cryorcpe";
 const VERSION: u32 = 1;
 const HASH: usize = 32;
@@ -47,7 +47,12 @@ pub struct Recipe {
 
 impl Recipe {
     pub fn read(path: &Path) -> Result<Recipe, Error> {
-        Recipe::parse(&read_within(path, MOST_BYTES)?).map_err(|problem| match problem {
+        Recipe::read_from(path, &read_within(path, MOST_BYTES)?)
+    }
+
+    /// What lies at this path, or will.
+    pub(super) fn read_from(path: &Path, bytes: &[u8]) -> Result<Recipe, Error> {
+        Recipe::parse(bytes).map_err(|problem| match problem {
             Problem::Future(version) => Error::Future { path: path.to_owned(), version },
             Problem::Damaged(problem) => damaged(path, problem),
         })

@@ -1,5 +1,5 @@
 use super::*;
-use crate::pages::digest;
+use crate::pages::{digest, memory};
 use std::fs;
 
 const PAGES: usize = 300;
@@ -32,17 +32,38 @@ impl Store {
 
     fn pack(&self, folder: &Path, lineage: &[&Path]) -> Result<Packed, Error> {
         let lineage: Vec<_> = lineage.iter().flat_map(|folder| recipes(folder)).collect();
-        Packer::open(&self.packs)?.pack(folder, &BTreeMap::new(), &lineage)
+        pack(&self.packs, folder, &BTreeMap::new(), &lineage)
     }
 
     fn memory(&self, folder: &Path) -> Result<Vec<u8>, Error> {
         let into = tempfile::tempdir().unwrap();
-        unpack(folder, &self.packs, into.path(), &BTreeMap::new())?;
+        let expected = recipes(folder)
+            .into_iter()
+            .zip(["pages-1.img", "pages-2.img"])
+            .map(|(recipe, name)| Ok((name.to_owned(), Recipe::read(&recipe)?.expected())));
+        let expected = expected.collect::<Result<_, Error>>()?;
+        memory::put_together(folder, &self.packs, into.path(), &expected)?;
         Ok(["pages-1.img", "pages-2.img"]
             .iter()
             .flat_map(|name| fs::read(into.path().join(name)).unwrap())
             .collect())
     }
+}
+
+/// Nobody uses them.
+fn free(_recipes: &[&Path]) -> Option<()> {
+    Some(())
+}
+
+/// In both steps.
+fn pack(
+    packs: &Path,
+    folder: &Path,
+    expected: &BTreeMap<String, Expected>,
+    lineage: &[PathBuf],
+) -> Result<Packed, Error> {
+    let prepared = Packer::open(packs)?.prepare(folder, expected, lineage)?;
+    prepared.map_or(Ok(Packed::default()), Prepared::publish)
 }
 
 fn recipes(folder: &Path) -> Vec<PathBuf> {
@@ -98,6 +119,25 @@ fn what_an_earlier_one_has_is_not_stored_again() {
         assert_eq!(store.memory(folder).unwrap(), memory);
         assert_eq!(referenced(&recipes(folder)).unwrap(), ["one.pack", "two.pack"].map(str::to_owned).into());
     }
+}
+
+#[test]
+fn what_is_prepared_and_given_up_leaves_nothing() {
+    let store = Store::new();
+    let folder = store.entry("one", &memory(1));
+    let before = names_in(&folder);
+    let prepare =
+        || Packer::open(&store.packs).unwrap().prepare(&folder, &BTreeMap::new(), &[]).unwrap().unwrap();
+    let prepared = prepare();
+    assert_eq!((names_in(&folder), names_in(&store.packs)), (before.clone(), vec!["one.pack".to_owned()]));
+    prepared.abandon().unwrap();
+    assert!(names_in(&store.packs).is_empty());
+    // Nor does one whose recipes can't be written.
+    let prepared = prepare();
+    fs::create_dir(folder.join("pages-2.img.recipe.new")).unwrap();
+    assert!(matches!(prepared.publish(), Err(Error::Write { .. })));
+    fs::remove_dir(folder.join("pages-2.img.recipe.new")).unwrap();
+    assert_eq!((names_in(&folder), names_in(&store.packs)), (before, Vec::new()));
 }
 
 #[test]
@@ -211,13 +251,13 @@ fn rot_before_packing_is_not_given_a_new_digest() {
     bytes[PAGE] ^= 4;
     fs::write(&path, &bytes).unwrap();
     let before = names_in(&folder);
-    let error = Packer::open(&store.packs).unwrap().pack(&folder, &expected, &[]).unwrap_err();
+    let error = pack(&store.packs, &folder, &expected, &[]).unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
     assert_eq!(names_in(&folder), before);
     assert!(names_in(&store.packs).is_empty());
     store.pack(&folder, &[]).unwrap();
     let into = tempfile::tempdir().unwrap();
-    assert!(unpack(&folder, &store.packs, into.path(), &expected).is_err());
+    assert!(memory::put_together(&folder, &store.packs, into.path(), &expected).is_err());
     assert!(names_in(into.path()).is_empty());
 }
 
@@ -231,13 +271,16 @@ fn packs_that_little_uses_are_written_again() {
     let second = store.entry("two", &small);
     store.pack(&second, &[&first]).unwrap();
     let both: Vec<_> = [recipes(&first), recipes(&second)].concat();
-    assert_eq!(compact(&store.packs, &both).unwrap(), 0);
+    assert_eq!(compact(&store.packs, &both, free).unwrap(), 0);
     let before = fs::metadata(store.packs.join("one.pack")).unwrap().len();
-    assert_eq!(compact(&store.packs, &recipes(&second)).unwrap(), 1);
+    let used = |_: &[&Path]| None::<()>;
+    assert_eq!(compact(&store.packs, &recipes(&second), used).unwrap(), 0);
+    assert_eq!(names_in(&store.packs), ["one.pack", "two.pack"]);
+    assert_eq!(compact(&store.packs, &recipes(&second), free).unwrap(), 1);
     assert_eq!(names_in(&store.packs), ["one.2.pack", "two.pack"]);
     assert!(fs::metadata(store.packs.join("one.2.pack")).unwrap().len() < before / 2);
     assert_eq!(store.memory(&second).unwrap(), small);
-    assert_eq!(compact(&store.packs, &recipes(&second)).unwrap(), 0);
+    assert_eq!(compact(&store.packs, &recipes(&second), free).unwrap(), 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Packed memory put together again: one thread decodes, the other makes the digest and writes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
@@ -8,43 +8,22 @@ use zstd::bulk::Decompressor;
 
 use super::archive::{GROUP_BYTES, Reader};
 use super::known::MOST_PACKS;
-use super::recipe::{Recipe, Run, SUFFIX};
-use crate::pages::file::{is_pages, names};
+use super::recipe::{Recipe, Run};
 use crate::pages::output::Output;
-use crate::pages::{Error, Expected, PAGE, damaged, reading};
+use crate::pages::{Error, PAGE, damaged, reading};
 
 /// Decoded groups that are kept, 16 MiB: a recipe goes back and forth between its packs.
 const MOST_GROUPS: usize = 64;
 /// Pieces on their way from one thread to the other.
 const MOST_PIECES: usize = 8;
 
-/// Writes the plain pages files of a packed folder into another one, and tells what they are
-/// like; they have to be as expected, where something is. They aren't synced.
-///
-/// A recipe whose plain file is still beside it says nothing that this doesn't, and is passed over.
-pub fn unpack(
-    folder: &Path,
-    packs: &Path,
-    into: &Path,
-    expected: &BTreeMap<String, Expected>,
-) -> Result<BTreeMap<String, Expected>, Error> {
-    let mut unpacked = BTreeMap::new();
-    let is_recipe = |name: &str| plain_name(name).is_some_and(is_pages);
-    for recipe_name in names(folder, is_recipe)? {
-        let path = folder.join(&recipe_name);
-        let Some(name) = plain_name(&recipe_name).filter(|name| !folder.join(name).exists()) else {
-            continue;
-        };
-        let recipe = Recipe::read(&path)?;
-        let found = recipe.expected();
-        let is_blake3 = |expected: &&Expected| expected.digest.starts_with("blake3:");
-        if expected.get(name).filter(is_blake3).is_some_and(|expected| *expected != found) {
-            return Err(damaged(&path, "it is the recipe for something else"));
-        }
-        follow(&path, &recipe, packs, Output::create(&into.join(name), found.clone())?)?;
-        unpacked.insert(name.to_owned(), found);
+/// Writes the plain file, which never gets longer than it should be. It isn't synced.
+pub(in crate::pages) fn unpack(path: &Path, packs: &Path, output: Output) -> Result<(), Error> {
+    let recipe = Recipe::read(path)?;
+    if recipe.size != output.left() {
+        return Err(damaged(path, "it is the recipe for something else"));
     }
-    Ok(unpacked)
+    follow(path, &recipe, packs, output)
 }
 
 /// Whether a recipe and its packs make the right file, without writing it.
@@ -53,16 +32,12 @@ pub fn verify(path: &Path, packs: &Path) -> Result<(), Error> {
     follow(path, &recipe, packs, Output::nowhere(path, recipe.expected())?)
 }
 
-fn plain_name(recipe: &str) -> Option<&str> {
-    recipe.strip_suffix(SUFFIX)?.strip_suffix('.')
-}
-
 enum Piece {
     Pages(Vec<u8>),
     Zeros(u64),
 }
 
-fn follow(path: &Path, recipe: &Recipe, packs: &Path, mut output: Output) -> Result<(), Error> {
+pub(super) fn follow(path: &Path, recipe: &Recipe, packs: &Path, mut output: Output) -> Result<(), Error> {
     let mut decoder = Decoder::open(path, recipe, packs)?;
     let (pieces, decoded) = sync_channel(MOST_PIECES);
     let (used, spare) = channel();
@@ -103,17 +78,17 @@ fn fitting(output: &Output, length: u64) -> usize {
     length.min(output.left()) as usize
 }
 
-struct Decoder {
+pub(super) struct Decoder {
     packs: Vec<Reader>,
     decompressor: Decompressor<'static>,
     frame: Vec<u8>,
     /// Pack, group and its pages; used last are the first.
     groups: VecDeque<(usize, usize, Vec<u8>)>,
-    piece: Vec<u8>,
+    pub(super) piece: Vec<u8>,
 }
 
 impl Decoder {
-    fn open(path: &Path, recipe: &Recipe, folder: &Path) -> Result<Decoder, Error> {
+    pub(super) fn open(path: &Path, recipe: &Recipe, folder: &Path) -> Result<Decoder, Error> {
         // Its own pack comes on top of those that it shares.
         if recipe.packs.len() > MOST_PACKS + 1 {
             return Err(damaged(path, "it names too many packs"));
@@ -174,7 +149,7 @@ impl Decoder {
     }
 
     /// Appends pages to the piece, at most those of one group; tells how many.
-    fn take(&mut self, pack: usize, first: u64, count: u64) -> Result<u64, Error> {
+    pub(super) fn take(&mut self, pack: usize, first: u64, count: u64) -> Result<u64, Error> {
         let (number, start) = Reader::place(first);
         let is_wanted = |(other, group, _): &(usize, usize, Vec<u8>)| (*other, *group) == (pack, number);
         let found = self.groups.iter().position(is_wanted).and_then(|at| self.groups.remove(at));

@@ -88,14 +88,3 @@ fn digests_of_others_are_checked_by_their_kind() {
     assert_eq!(checked(crate::checkpoint::manifest::digest(b"")), Checked::Changed);
     assert_eq!(checked("blake4:0".to_owned()), Checked::UnknownDigest);
 }
-
-#[test]
-fn pages_in_packs_are_not_missing() {
-    let place = Place::new();
-    let entry = place.entry(None);
-    let pages = entry.folder.join("pages-1.img");
-    fs::rename(&pages, entry.folder.join(format!("pages-1.img{RECIPE}"))).unwrap();
-    let report = entry.hold().unwrap().verify(|_, _| {}).unwrap();
-    assert!(report.is_good());
-    assert!(report.files.contains(&("pages-1.img".to_owned(), Checked::Packed)));
-}

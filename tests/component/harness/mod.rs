@@ -9,7 +9,7 @@ mod containerd;
 mod gate;
 mod grpc;
 pub(crate) mod image;
-mod isolation;
+pub(crate) mod isolation;
 mod leaves;
 mod logger;
 mod pipes;

@@ -24,7 +24,7 @@ const CORE: u32 = 0x5505_3847;
 const USERS: u32 = 0x5547_4906;
 /// Field 8 of the message, a string of 12 bytes.
 const EXTERNAL: &[u8] = b"\x42\x0cextRootNetNS";
-const PAGES_BYTES: usize = 64 << 10;
+pub(crate) const PAGES_BYTES: usize = 64 << 10;
 /// So long that a file cut short can't pass for a whole one.
 pub(crate) const CORE_BYTES: usize = 4096;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::call::Call;
-use crate::checkpoint::{CORE_BYTES, Criu, INVENTORY};
+use crate::checkpoint::{CORE_BYTES, Criu, INVENTORY, PAGES_BYTES};
 use crate::container::Birth;
 use crate::failure::{Failure, Outcome};
 use crate::script::Script;
@@ -60,6 +60,9 @@ fn check(criu: &Criu, config: &Value) -> Outcome {
     }
     if read("core-1.img")?.len() < CORE_BYTES {
         return criu.fail("Can't read core-1.img: unexpected EOF");
+    }
+    if criu.image.join("pagemap-1.img").exists() && read("pages-1.img")?.len() != PAGES_BYTES {
+        return criu.fail("Can't read pages-1.img: unexpected EOF");
     }
     let namespaces = config["linux"]["namespaces"].as_array();
     let network = namespaces.into_iter().flatten().find(|namespace| namespace["type"] == "network");

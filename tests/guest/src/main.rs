@@ -31,8 +31,9 @@ idle                                do nothing
 pause                               the same, and reap: the first process of a pod
 signals                             name each signal; TERM ends it with 42
 tty                                 say what the terminal is like, also when it changes
-heap MIB                            hold random memory
-pulse MIB                           the same, and tell the longest pause, in microseconds
+heap MIB [half]                     hold random memory, or half of it zeros
+churn MIB half                      the same, and change a hundredth of it on SIGUSR1
+pulse MIB [half]                    the same, and tell the longest pause, in microseconds
 oom                                 take memory until killed, from SIGUSR1 on
 tree N                              N children of two threads each
 orphans N                           N processes whose parent is gone; end on SIGUSR1
@@ -73,8 +74,11 @@ fn run(words: &[&str]) -> io::Result<u8> {
         ["pause"] => signals::pause(),
         ["signals"] => signals::report(),
         ["tty"] => terminal::describe(),
-        ["heap", mib] => memory::heap(number(mib)?),
-        ["pulse", mib] => memory::pulse(number(mib)?),
+        ["heap", mib] => memory::heap(number(mib)?, false),
+        ["heap", mib, "half"] => memory::heap(number(mib)?, true),
+        ["churn", mib, "half"] => memory::churn(number(mib)?),
+        ["pulse", mib] => memory::pulse(number(mib)?, false),
+        ["pulse", mib, "half"] => memory::pulse(number(mib)?, true),
         ["oom"] => memory::oom(),
         ["tree", children] => processes::tree(number(children)?),
         ["leaf"] => processes::leaf(),

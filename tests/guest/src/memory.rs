@@ -13,19 +13,20 @@ use nix::sys::signal::Signal;
 use crate::signals::{Awaited, check_on_demand};
 
 const WORDS_PER_MIB: usize = 1024 * 1024 / 8;
+const WORDS_PER_PAGE: usize = 4096 / 8;
 /// Short beside every pause that matters, long beside what a look at the clock costs.
 const BEAT: Duration = Duration::from_millis(1);
 
-pub(crate) fn heap(mib: usize) -> io::Result<u8> {
-    let heap = random(mib)?;
+pub(crate) fn heap(mib: usize, is_half: bool) -> io::Result<u8> {
+    let heap = filled(mib, is_half)?;
     let sum = checksum(&heap);
     check_on_demand(|| Ok(if checksum(black_box(&heap)) == sum { "same".into() } else { "differs".into() }))
 }
 
 /// Tells on demand for how long, at the most, it was kept from running since last asked.
-pub(crate) fn pulse(mib: usize) -> io::Result<u8> {
+pub(crate) fn pulse(mib: usize, is_half: bool) -> io::Result<u8> {
     let awaited = Awaited::new(&[Signal::SIGUSR1])?;
-    let heap = random(mib)?;
+    let heap = filled(mib, is_half)?;
     let longest = Arc::new(AtomicU64::new(0));
     let of_thread = Arc::clone(&longest);
     thread::spawn(move || {
@@ -41,6 +42,32 @@ pub(crate) fn pulse(mib: usize) -> io::Result<u8> {
         black_box(&heap);
         println!("paused {}", longest.swap(0, Ordering::Relaxed));
     }
+}
+
+/// Memory of which a hundredth is other memory after each SIGUSR1.
+pub(crate) fn churn(mib: usize) -> io::Result<u8> {
+    const PART: usize = 100;
+    let mut heap = filled(mib, true)?;
+    let mut round = 0;
+    check_on_demand(|| {
+        // Pages here and there, other ones each time.
+        let pages = heap.chunks_mut(WORDS_PER_PAGE).skip(round * 37 % PART).step_by(PART);
+        pages.zip(random(mib / PART + 1)?.chunks(WORDS_PER_PAGE)).for_each(|(page, new)| {
+            let half = WORDS_PER_PAGE / 2;
+            page[..half].copy_from_slice(&new[..half]);
+        });
+        round += 1;
+        Ok(format!("changed {round}"))
+    })
+}
+
+/// Random, or half of each page and the rest zeros.
+fn filled(mib: usize, is_half: bool) -> io::Result<Vec<u64>> {
+    let mut heap = random(mib)?;
+    if is_half {
+        heap.chunks_mut(WORDS_PER_PAGE).for_each(|page| page[WORDS_PER_PAGE / 2..].fill(0));
+    }
+    Ok(heap)
 }
 
 fn random(mib: usize) -> io::Result<Vec<u64>> {

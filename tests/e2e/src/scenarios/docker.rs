@@ -16,6 +16,7 @@ mod mounts;
 mod networks;
 mod operations;
 mod policies;
+mod portable;
 mod rounds;
 mod servers;
 mod shared;
@@ -34,6 +35,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         stdio::scenarios(),
         jobs::scenarios(),
         kept::scenarios(),
+        portable::scenarios(),
         networks::scenarios(),
         connections::scenarios(),
         servers::scenarios(),

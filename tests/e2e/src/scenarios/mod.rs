@@ -25,6 +25,7 @@ mod nerdctl;
 mod networks;
 mod options;
 mod patience;
+mod portable;
 mod replumbing;
 mod restores;
 mod shelf;
@@ -66,6 +67,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         shim_gone::scenarios(),
         containerd_gone::scenarios(),
         patience::scenarios(),
+        portable::scenarios(),
         unstarted::scenarios(),
         nerdctl::scenarios(),
         networks::scenarios(),

@@ -16,6 +16,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_container_of_nerdctl_goes_on_by_cryos_own_verbs)
             .restores()
             .cryo_only("the stock shim has no store"),
+        scenario!(memory_that_nerdctl_carries_is_compressed)
+            .restores()
+            .cryo_only("the stock shim compresses nothing"),
     ];
     all.into_iter()
         .map(|scenario| {
@@ -188,5 +191,17 @@ fn a_container_of_nerdctl_goes_on_by_cryos_own_verbs(bench: &Bench) -> Outcome {
         ensure!(addresses.contains("inet 10.4.0."), "eth0 has {addresses:?}");
         cryo_prints(bench, &["rm", &checkpoint])?;
     }
+    container.end()
+}
+
+fn memory_that_nerdctl_carries_is_compressed(bench: &Bench) -> Outcome {
+    let container = Nerdctl::run(bench, "none")?;
+    container.checkpoint(&[], "one")?;
+    let script = "find \"$1\" -path \"*/$2/pages-1.img*\" -printf '%f\\n'";
+    let all = bench.slot.folder.join("nerdctl");
+    let memory = bench.shell(script, &[&all, container.checkpoint_name("one").as_ref()])?;
+    ensure_eq!(memory, "pages-1.img.zst\n", "what nerdctl has");
+    container.call(&["start", "--checkpoint", &container.checkpoint_name("one"), &container.name])?;
+    container.counts_on(3)?;
     container.end()
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::counting;
 use crate::harness::*;
 
-const STORE: &str = "/var/lib/cryo/store";
+pub(super) const STORE: &str = "/var/lib/cryo/store";
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let ours = "the stock shim has no store";
@@ -27,14 +27,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all.into_iter().map(|scenario| scenario.comes_back().cryo_only(ours)).collect()
 }
 
-fn cryo(docker: &Docker<'_>, args: &[&str]) -> Outcome<String> {
+pub(super) fn cryo(docker: &Docker<'_>, args: &[&str]) -> Outcome<String> {
     let output = docker.bench.slot.command("cryo").args(args).output()?;
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     if output.status.success() { Ok(text) } else { Err(Failure::new(format!("cryo {args:?}: {text}"))) }
 }
 
 /// The store's folders of a container's checkpoints.
-fn entries(container: &Container<'_>) -> Outcome<Vec<PathBuf>> {
+pub(super) fn entries(container: &Container<'_>) -> Outcome<Vec<PathBuf>> {
     let text = cryo(container.docker, &["ls", "--json"])?;
     let all: Vec<Value> = serde_json::from_str(&text).during(|| text.clone())?;
     let its = all.iter().filter(|entry| entry["container"] == container.id);
@@ -42,7 +42,7 @@ fn entries(container: &Container<'_>) -> Outcome<Vec<PathBuf>> {
     Ok(its.filter_map(|entry| Some(store.join(entry["id"].as_str()?))).collect())
 }
 
-fn names(folder: &Path) -> Outcome<Vec<String>> {
+pub(super) fn names(folder: &Path) -> Outcome<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).during(|| folder.display().to_string())? {
         names.push(entry?.file_name().to_string_lossy().into_owned());
@@ -149,7 +149,7 @@ fn a_checkpoint_that_was_removed_says_so(docker: &Docker<'_>) -> Outcome {
 
 fn has_everything(container: &Container<'_>) -> Outcome {
     let names = names(&container.checkpoint_folder("one"))?;
-    ensure!(names.iter().any(|name| name == "pages-1.img"), "{names:?}");
+    ensure!(names.iter().any(|name| name == "pages-1.img.zst"), "{names:?}");
     ensure_eq!(entries(container)?.len(), 0, "checkpoints in the store");
     container.start_from("one")?;
     container.is_well()?;
@@ -193,7 +193,7 @@ fn a_folder_of_the_clients_own_gets_everything(docker: &Docker<'_>) -> Outcome {
     docker.call(&["checkpoint", "create", &option, &container.name, "one"])?;
     let made = folder.join(&container.id).join("checkpoints/one");
     let made = if made.exists() { made } else { folder.join("one") };
-    ensure!(names(&made)?.iter().any(|name| name == "pages-1.img"), "{:?}", names(&made)?);
+    ensure!(names(&made)?.iter().any(|name| name == "pages-1.img.zst"), "{:?}", names(&made)?);
     ensure_eq!(entries(&container)?.len(), 0, "checkpoints in the store");
     container.rm()
 }
