@@ -1,6 +1,6 @@
 //! Heavy work with memory, in a process of its own: this binary under another verb, for as long
 //! as the work lasts. So the shim stays small, and containers go first. The kernel ends it with
-//! the shim.
+//! the shim, unless nobody waits for it.
 //!
 //! It is told by its input what it needs to know, as JSON, and prints what has come of it, or
 //! why nothing has.
@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use rustix::process::setpriority_process;
 use serde::Serialize;
@@ -18,17 +20,23 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
+use crate::checkpoint::manifest::now;
 use crate::pages::compress::{Shrinking, Shrunk};
 use crate::pages::follow::Follower;
 use crate::pages::{Error, Expected, memory};
 use crate::reaper::{Process, Reaper};
+use crate::store::{Store, Which};
+use crate::sys;
 
 /// As the first argument of our own binary: be a helper.
 pub const ARGUMENT: &str = "memory";
 const SHRINK: &str = "shrink";
 const UNPACK: &str = "unpack";
+const PACK: &str = "pack";
 /// A client waits, but containers come before it.
 const NICENESS: i32 = 5;
+/// Nobody waits.
+const IN_THE_BACKGROUND: i32 = 19;
 /// Of what it prints: a line for each of so many processes as no container has.
 const MOST_OUTPUT: u64 = 64 << 20;
 
@@ -122,6 +130,20 @@ impl Helper {
     }
 }
 
+/// Packs what is older in a store.
+pub(crate) fn pack(store: &Path, than: Duration) -> io::Result<()> {
+    by_itself([PACK.as_ref(), store.as_os_str(), than.as_secs().to_string().as_ref()])
+}
+
+/// A process that may outlive the shim, as it may take minutes.
+fn by_itself<const N: usize>(words: [&OsStr; N]) -> io::Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(ARGUMENT).args(words).current_dir("/").process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Whoever collects strays will collect it.
+    sys::with_old_limit(&mut command).spawn().map(drop)
+}
+
 impl Drop for Helper {
     fn drop(&mut self) {
         // It has ended already, if it was waited for.
@@ -154,6 +176,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let done = match words[..] {
         [SHRINK, folder, into] => shrink(folder.as_ref(), into.as_ref()),
         [UNPACK, folder, packs, into] => unpack(folder.as_ref(), packs.as_ref(), into.as_ref()),
+        [PACK, store, seconds] => pack_older(store.as_ref(), seconds),
         _ => Err(Problem::other("a helper has to know what to do")),
     };
     let (said, status) = match done {
@@ -180,6 +203,15 @@ fn unpack(folder: &Path, packs: &Path, into: &Path) -> Result<String, Problem> {
     let expected: BTreeMap<String, Expected> = told()?;
     memory::put_together(folder, packs, into, &expected)?;
     text(&())
+}
+
+/// Nobody hears what has come of it: what couldn't be packed is tried again the next time.
+fn pack_older(store: &Path, seconds: &str) -> Result<String, Problem> {
+    let _ = setpriority_process(None, IN_THE_BACKGROUND);
+    let than = Duration::from_secs(seconds.parse().map_err(Problem::other)?);
+    let store = Store::open(store).map_err(Problem::other)?;
+    store.pack(&Which::Older { than, now: now() }).map_err(Problem::other)?;
+    Ok(String::new())
 }
 
 fn told<T: DeserializeOwned>() -> Result<T, Problem> {

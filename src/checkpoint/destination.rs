@@ -9,26 +9,28 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::image::Staging;
-use super::manifest::{FILE_NAME, Manifest};
+use super::manifest::{self, FILE_NAME, Manifest};
 use super::transit::{self, KUBERNETES, is_temporary};
 use super::{Error, Request};
 use crate::container::Subject;
 use crate::docker;
+use crate::helper;
 use crate::pages::follow::{Follower, Summing};
 use crate::pages::{self, zeros};
 use crate::policy::Data;
 use crate::store::claims::Claim;
 use crate::store::retention::Limits;
-use crate::store::{self, Description, Draft, Durable, Held, Store, Wish};
+use crate::store::{self, Description, Draft, Durable, Held, Id, Store, Which, Wish};
 
 /// The store, and the folder of a client's that names what is put there.
 #[derive(Clone, Debug)]
 pub(super) struct Shelf {
     root: PathBuf,
     limits: Limits,
+    pack_after: Option<Duration>,
     copies: Vec<PathBuf>,
     claimed: Claimed,
     /// The node's owner wants nothing else, or its client.
@@ -63,6 +65,7 @@ impl Shelf {
         Some(Shelf {
             root: store.path.clone(),
             limits: store.limits,
+            pack_after: store.pack_after,
             copies: request.policy.restore_folders().to_owned(),
             is_a_must: store.data == Data::Store || matches!(claimed, Claimed::Name(_)),
             claimed,
@@ -90,7 +93,8 @@ impl Shelf {
         let wish = Wish { name, bytes, claim: claim.as_ref(), of_living: true };
         let draft = store.begin(&wish, &self.limits)?;
         let follower = Follower::start(draft.folder(), ()).ok();
-        Ok(Shelved { store, limits: self.limits, draft, claim, follower })
+        let (limits, pack_after) = (self.limits, self.pack_after);
+        Ok(Shelved { store, limits, pack_after, draft, claim, follower })
     }
 }
 
@@ -106,6 +110,7 @@ pub(super) enum Destination {
 pub(super) struct Shelved {
     store: Store,
     limits: Limits,
+    pack_after: Option<Duration>,
     draft: Draft,
     claim: Option<Claim>,
     /// Reads what CRIU writes while it is still in memory.
@@ -203,8 +208,7 @@ impl Shelved {
         let unconfirmed =
             self.claim.filter(|_| !manifest.left_running).map(|claim| (held.id().clone(), claim));
         manifest.naming(held.id(), self.store.root()).write(folder, true).map_err(failed)?;
-        // What nobody names any longer goes while the client has its answer already.
-        self.store.prune_beside(self.limits, unconfirmed);
+        tidy_beside(self.store, self.limits, self.pack_after, unconfirmed);
         Ok(Some(held))
     }
 
@@ -215,7 +219,7 @@ impl Shelved {
         let failed = if manifest.left_running { Error::Store } else { Error::Waits };
         let held = self.commit(&manifest, false).map_err(failed)?;
         self.draft.discard();
-        self.store.prune_beside(self.limits, None);
+        tidy_beside(self.store, self.limits, self.pack_after, None);
         Ok(held.folder.clone())
     }
 
@@ -233,6 +237,26 @@ impl Shelved {
             Err(store::Error::Busy { .. }) => self.draft.commit(about, Durable::Soon),
             done => done,
         }
+    }
+}
+
+/// What nobody names any longer goes while the client has its answer already; what checkpoints
+/// have in common takes room once from then on.
+fn tidy_beside(store: Store, limits: Limits, pack_after: Option<Duration>, unconfirmed: Option<(Id, Claim)>) {
+    store.prune_beside(limits, unconfirmed, move |store| {
+        if let Err(error) = tidy(store, pack_after) {
+            tracing::warn!(error, "checkpoints take more room than they need");
+        }
+    });
+}
+
+/// Has a process by itself do what takes long.
+fn tidy(store: &Store, pack_after: Option<Duration>) -> Result<(), String> {
+    let Some(than) = pack_after else { return Ok(()) };
+    let older = Which::Older { than, now: manifest::now() };
+    match store.has_unpacked(&older).map_err(|error| error.to_string())? {
+        true => helper::pack(store.root(), than).map_err(|error| error.to_string()),
+        false => Ok(()),
     }
 }
 

@@ -1,13 +1,15 @@
 //! `cryo ls`, `cryo rm` and `cryo store`: what is kept on this node.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
 use cryo::checkpoint::Figures;
 use cryo::checkpoint::manifest::{Manifest, now};
 use cryo::store::claims::Claim;
-use cryo::store::{Checked, Damaged, Entry, Id, Pruned, Record, Store};
+use cryo::store::{Checked, Damaged, Entry, Id, Packed, Pruned, Record, Store, Which};
 use serde::Serialize;
 
 use super::answer::{complain, finish, say, time};
@@ -29,6 +31,15 @@ pub(crate) enum StoreVerb {
     /// Checkpoints that a client still names, that are pinned or that have a name stay, unless
     /// the node file lets named ones expire.
     Prune,
+    /// Store what older checkpoints have in common once, and compressed.
+    ///
+    /// That is done by itself with what is older than the node file's pack-after. Each container's
+    /// newest checkpoint stays as it is, unless it is named here: what is packed has to be
+    /// unpacked for a restore.
+    Pack {
+        /// Names or ids; all but the newest of each container if none is given.
+        checkpoints: Vec<String>,
+    },
     /// Keep a checkpoint whatever happens, until it is unpinned.
     Pin {
         /// Its name, its id, or the beginning of its id.
@@ -58,9 +69,11 @@ struct Row<'a> {
     /// Milliseconds since 1970.
     taken_at: Option<u64>,
     pinned: bool,
-    /// Of its files, and on the disk.
+    /// Of its files; and on the disk, with its share of what checkpoints have in common.
     size: Option<u64>,
     stored: u64,
+    /// Some of it is in packs.
+    packed: bool,
     /// Milliseconds from the request to the finished image, and what else was measured.
     took: Option<u64>,
     figures: Option<Figures>,
@@ -70,9 +83,12 @@ struct Row<'a> {
 
 pub(crate) fn ls(json: bool) -> ExitCode {
     finish(Shelf::if_there().and_then(|shelf| {
-        let listed = shelf.map_or_else(|| Ok(Default::default()), |shelf| shelf.store.entries());
+        let store = shelf.map(|shelf| shelf.store);
+        let listed = store.as_ref().map_or_else(|| Ok(Default::default()), Store::entries);
         let (entries, damaged) = listed.map_err(|error| error.to_string())?;
-        let text = if json { in_json(&entries, &damaged)? } else { in_words(&entries, &damaged) };
+        let shares = store.map(|store| store.shares(&entries)).unwrap_or_default();
+        let text =
+            if json { in_json(&entries, &shares, &damaged)? } else { in_words(&entries, &shares, &damaged) };
         say(&text);
         Ok(ExitCode::SUCCESS)
     }))
@@ -102,6 +118,7 @@ pub(crate) fn store(verb: &StoreVerb) -> ExitCode {
     finish(Shelf::open().and_then(|shelf| match verb {
         StoreVerb::Verify { checkpoints } => verify(&shelf.store, checkpoints),
         StoreVerb::Prune => prune(&shelf),
+        StoreVerb::Pack { checkpoints } => pack(&shelf, checkpoints),
         StoreVerb::Pin { checkpoint } => {
             change(&shelf.store, checkpoint, |id| shelf.store.set_pinned(id, true))
         }
@@ -131,6 +148,7 @@ fn verify(store: &Store, checkpoints: &[String]) -> Result<ExitCode, String> {
     for text in checkpoints {
         chosen.push(store.find(text).map_err(|error| error.to_string())?);
     }
+    let is_all = checkpoints.is_empty();
     let mut bar = Bar::new(Some(chosen.iter().map(|entry| bytes(&entry.record)).sum()));
     let mut text = String::new();
     let mut is_good = damaged.is_empty();
@@ -147,6 +165,13 @@ fn verify(store: &Store, checkpoints: &[String]) -> Result<ExitCode, String> {
     }
     for entry in &damaged {
         let _ = writeln!(text, "{}: damaged\n  entry.json: {}", entry.id, plain(&entry.problem));
+    }
+    if is_all {
+        // What is in them and in no checkpoint may be in a later one.
+        for (pack, problem) in store.damaged_packs().map_err(|error| error.to_string())? {
+            is_good = false;
+            let _ = writeln!(text, "{}: damaged\n  {}", plain(&pack), plain(&problem));
+        }
     }
     drop(bar);
     say(&text);
@@ -165,8 +190,38 @@ fn words(checked: &Checked) -> String {
     }
 }
 
+fn pack(shelf: &Shelf, checkpoints: &[String]) -> Result<ExitCode, String> {
+    let store = &shelf.store;
+    let found = checkpoints.iter().map(|text| store.find(text).map(|entry| entry.id().clone()));
+    let ids: Vec<Id> = found.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    let older = Which::Older { than: Duration::ZERO, now: now() };
+    let done = store.pack(&if ids.is_empty() { older } else { Which::These(ids) });
+    let Packed { packed, in_use, problems, freed } = done.map_err(|error| error.to_string())?;
+    shelf.note_size();
+    let mut text = String::new();
+    for (entry, bytes) in &packed {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "packed {}, which took {}", called(&entry.record), size(*bytes));
+    }
+    for id in &in_use {
+        let _ = writeln!(text, "{id} stays as it is: it is in use");
+    }
+    for (id, problem) in &problems {
+        let _ = writeln!(text, "{id} stays as it is: {}", plain(problem));
+    }
+    let count = count(packed.len(), "checkpoint", "checkpoints");
+    let _ = writeln!(text, "{count} packed, {} freed", size(freed));
+    say(&text);
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn prune(shelf: &Shelf) -> Result<ExitCode, String> {
-    let pruned = shelf.store.prune(&shelf.node.store().limits, now()).map_err(|error| error.to_string())?;
+    let pruned = shelf.store.prune(&shelf.node.store().limits, now());
+    let mut pruned = pruned.map_err(|error| error.to_string())?;
+    match shelf.store.compact_packs() {
+        Ok(bytes) => pruned.freed += bytes,
+        Err(error) => complain(&error.to_string()),
+    }
     shelf.note_size();
     say(&told(&pruned));
     Ok(ExitCode::SUCCESS)
@@ -198,7 +253,10 @@ fn told(pruned: &Pruned) -> String {
     text
 }
 
-fn in_json(entries: &[Entry], damaged: &[Damaged]) -> Result<String, String> {
+/// Of each entry that has something in packs, how much that is.
+type Shares = BTreeMap<Id, u64>;
+
+fn in_json(entries: &[Entry], shares: &Shares, damaged: &[Damaged]) -> Result<String, String> {
     let good = entries.iter().map(|entry @ Entry { record, bytes: stored, .. }| {
         let manifest = taken(entry);
         Row {
@@ -209,7 +267,8 @@ fn in_json(entries: &[Entry], damaged: &[Damaged]) -> Result<String, String> {
             taken_at: taken_at(record),
             pinned: record.pinned,
             size: Some(bytes(record)),
-            stored: *stored,
+            stored: stored + shares.get(&record.id).unwrap_or(&0),
+            packed: shares.contains_key(&record.id),
             took: manifest.as_ref().map(|manifest| manifest.took),
             figures: manifest.map(|manifest| manifest.figures),
             damage: None,
@@ -224,6 +283,7 @@ fn in_json(entries: &[Entry], damaged: &[Damaged]) -> Result<String, String> {
         pinned: false,
         size: None,
         stored: entry.bytes,
+        packed: false,
         took: None,
         figures: None,
         damage: Some(&entry.problem),
@@ -232,7 +292,7 @@ fn in_json(entries: &[Entry], damaged: &[Damaged]) -> Result<String, String> {
     serde_json::to_string_pretty(&rows).map(|text| text + "\n").map_err(|error| error.to_string())
 }
 
-fn in_words(entries: &[Entry], damaged: &[Damaged]) -> String {
+fn in_words(entries: &[Entry], shares: &Shares, damaged: &[Damaged]) -> String {
     const NUMBERS: &[usize] = &[4, 5, 6, 7];
     let head = ["NAME", "ID", "CONTAINER", "TAKEN", "SIZE", "ON DISK", "TOOK", "FROZEN", ""];
     let mut table = Table::new(&head, NUMBERS);
@@ -242,16 +302,18 @@ fn in_words(entries: &[Entry], damaged: &[Damaged]) -> String {
         let took = manifest.as_ref().map(|manifest| manifest.took.saturating_mul(1000));
         let frozen = manifest.and_then(|manifest| manifest.figures.frozen_us);
         let taken = taken_at(record).and_then(time);
+        let share = shares.get(&record.id);
+        let notes = [record.pinned.then_some("pinned"), share.map(|_| "packed")];
         table.row([
             record.name.clone().or_else(|| named(record)).unwrap_or_else(unknown),
             record.id.to_string(),
             record.container.chars().take(24).collect(),
             taken.unwrap_or_else(unknown),
             size(bytes(record)),
-            size(*stored),
+            size(stored + share.unwrap_or(&0)),
             took.map_or_else(unknown, duration),
             frozen.map_or_else(unknown, duration),
-            if record.pinned { "pinned".to_owned() } else { String::new() },
+            notes.into_iter().flatten().collect::<Vec<_>>().join(", "),
         ]);
     }
     for entry in damaged {

@@ -8,13 +8,17 @@ use serde::Deserialize;
 use super::wishes::{bytes, duration};
 use crate::store::{ROOT, retention::Limits};
 
+/// By then it is a matter of keeping, not of going back a step.
+const PACK_AFTER: Duration = Duration::from_secs(24 * 3600);
+const NEVER: &str = "never";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSection {
     pub path: PathBuf,
     pub data: Data,
     pub compress: Compress,
     pub limits: Limits,
-    /// Pages of older entries are packed after this time.
+    /// Pages of older entries are packed after this time, if they are.
     pub pack_after: Option<Duration>,
 }
 
@@ -25,7 +29,7 @@ impl Default for StoreSection {
             data: Data::default(),
             compress: Compress::default(),
             limits: Limits::default(),
-            pack_after: None,
+            pack_after: Some(PACK_AFTER),
         }
     }
 }
@@ -80,8 +84,13 @@ impl Written {
             self.max_bytes.map(|text| bytes(&text).ok_or("store.max-bytes: give a size, like 500M or 20GiB"));
         let max_age =
             self.max_age.map(|text| age(&text).ok_or("store.max-age: give a time, like 12h or 30d"));
-        let pack_after =
-            self.pack_after.map(|text| age(&text).ok_or("store.pack-after: give a time, like 10m, 1h or 2d"));
+        let pack_after = match self.pack_after.as_deref() {
+            None => Some(PACK_AFTER),
+            Some(NEVER) => None,
+            Some(text) => {
+                Some(age(text).ok_or("store.pack-after: give a time, like 10m, 1h or 2d, or \"never\"")?)
+            }
+        };
         let limits = Limits {
             max_bytes: max_bytes.transpose()?,
             max_count: self.max_count,
@@ -90,7 +99,7 @@ impl Written {
             expire_named: self.expire_named,
         };
         let (data, compress) = (self.data, self.compress);
-        Ok(StoreSection { path, data, compress, limits, pack_after: pack_after.transpose()? })
+        Ok(StoreSection { path, data, compress, limits, pack_after })
     }
 }
 
@@ -115,7 +124,8 @@ mod tests {
     fn without_a_word_nothing_is_limited() {
         let usual = section("").unwrap();
         assert_eq!((usual.path.as_path(), usual.data), (Path::new(ROOT), Data::Auto));
-        assert_eq!((usual.limits, usual.pack_after), (Limits::default(), None));
+        assert_eq!((usual.limits, usual.pack_after), (Limits::default(), Some(PACK_AFTER)));
+        assert_eq!(section("pack-after = \"never\"").unwrap().pack_after, None);
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub enum Error {
     Busy { path: PathBuf, by: String, seconds: u64 },
     #[error("{by} is pruning the checkpoint store {} already: wait for that", path.display())]
     Pruning { path: PathBuf, by: String },
+    #[error("{by} is packing the checkpoint store {} already: wait for that", path.display())]
+    Packing { path: PathBuf, by: String },
+    #[error("packs in {} can't be tidied up: {problem}: cryo store verify tells which checkpoint that is", path.display())]
+    Packs { path: PathBuf, problem: String },
     #[error("there is no checkpoint {0:?} in the store: cryo ls shows them all")]
     Unknown(String),
     #[error("{text:?} is the beginning of several ids: {candidates}: give more of it")]

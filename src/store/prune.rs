@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::claims::{Claim, Naming, Survey};
 use super::draft::Swept;
 use super::entry::{Damaged, Entry};
-use super::lock::{Failure, How, Lock};
+use super::lock::Lock;
 use super::retention::{Limits, Standing, Summary, Why, decide};
 use super::{Error, Id, PATIENCE, Store, disk};
 use crate::checkpoint::manifest::now;
@@ -82,6 +82,9 @@ impl Store {
             }
         }
         self.empty_rubbish()?;
+        if let Err(error) = self.remove_unused_packs() {
+            tracing::warn!(%error, "packs that nobody needs may stay");
+        }
         let after = disk::bytes(&self.root).map_err(Error::at(&self.root))?;
         pruned.freed = before.saturating_sub(after);
         Ok(pruned)
@@ -91,8 +94,13 @@ impl Store {
     /// next; whoever ends by himself waits for it.
     ///
     /// An entry that is pinned because it may be all that is left of a container is so until
-    /// the client that claims it has taken note.
-    pub fn prune_beside(self, limits: Limits, unconfirmed: Option<(Id, Claim)>) {
+    /// the client that claims it has taken note. Something else may be done `then`.
+    pub fn prune_beside(
+        self,
+        limits: Limits,
+        unconfirmed: Option<(Id, Claim)>,
+        then: impl FnOnce(&Store) + Send + 'static,
+    ) {
         let (running, end) = channel();
         *BESIDE.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
         thread::spawn(move || {
@@ -106,6 +114,7 @@ impl Store {
                 Err(Error::Pruning { .. }) => {}
                 Err(error) => tracing::warn!(%error, "the checkpoint store isn't pruned"),
             }
+            then(&self);
             drop(running);
         });
     }
@@ -135,6 +144,7 @@ impl Store {
         pruned: &mut Pruned,
     ) -> Result<Vec<(Id, Why)>, Error> {
         let mut survey = Survey::new(&self.copies);
+        let shares = self.shares(entries);
         let summaries: Vec<_> = entries
             .iter()
             .map(|entry| {
@@ -142,25 +152,21 @@ impl Store {
                 if let Naming::Unknown(why) = &naming {
                     pruned.unclear.push((entry.id().clone(), why.clone()));
                 }
-                summary(entry, &naming)
+                summary(entry, shares.get(entry.id()).copied().unwrap_or_default(), &naming)
             })
             .collect();
-        let own: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        let own: u64 = summaries.iter().map(|summary| summary.bytes).sum();
         let shared = self.used()?.saturating_sub(own);
         Ok(decide(&summaries, shared, limits, now))
     }
 
     fn prune_alone(&self) -> Result<Lock, Error> {
-        let path = self.root.join(LOCK_FILE);
-        let file = Lock::file(&path).map_err(Error::at(&self.root))?;
-        Lock::take(file, How::Alone, Duration::ZERO).map_err(|failure| match failure {
-            Failure::Held(by) => Error::Pruning { path: self.root.clone(), by },
-            Failure::Io(error) => Error::at(&path)(error),
-        })
+        self.alone(LOCK_FILE, Duration::ZERO, |path, by| Error::Pruning { path, by })
     }
 }
 
-fn summary(entry: &Entry, naming: &Naming) -> Summary {
+/// With its share of the packs: all of a pack goes when the last goes that names it.
+fn summary(entry: &Entry, share: u64, naming: &Naming) -> Summary {
     let record = &entry.record;
     let standing = match naming {
         Naming::Nobody if record.pinned => Standing::Kept,
@@ -172,7 +178,7 @@ fn summary(entry: &Entry, naming: &Naming) -> Summary {
         id: record.id.clone(),
         container: (record.namespace.clone(), record.container.clone()),
         taken_at: record.taken_at,
-        bytes: entry.bytes,
+        bytes: entry.bytes.saturating_add(share),
         standing,
     }
 }

@@ -2,6 +2,7 @@
 
 mod company;
 mod death;
+mod packing;
 mod pruning;
 mod verifying;
 

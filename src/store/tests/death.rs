@@ -94,6 +94,7 @@ fn the_other_process() {
                 store.add_claim(good[0].id(), claim).unwrap();
             }
         }
+        "packing" => packing::keep_packing(&store, say),
         _ => loop {
             let id = begin()
                 .commit(Description { pinned: true, ..Description::default() }, Durable::Now)
@@ -236,6 +237,32 @@ fn killed_at_any_time_it_leaves_whole_entries_only() {
             drop(held);
             store.remove(&id, true).unwrap();
         }
+    }
+}
+
+#[test]
+fn killed_while_it_packs_it_leaves_whole_entries_only() {
+    let place = Place::new();
+    for round in 0..8 {
+        let mut other = Other::start(&place, "packing");
+        for _ in 0..=round / 2 {
+            other.wait_for(["made", "packed"][round % 2]);
+        }
+        other.kill();
+        let store = Store::open(place.store.root()).unwrap();
+        store.prune(&NO_LIMITS, 0).unwrap();
+        store.pack(&Which::Older { than: Duration::ZERO, now: u64::MAX }).unwrap();
+        assert!(store.damaged_packs().unwrap().is_empty());
+        let (good, damaged) = store.entries().unwrap();
+        assert!(damaged.is_empty() && !good.is_empty());
+        for entry in good {
+            let (id, held) = (entry.id().clone(), entry.hold().unwrap());
+            assert!(held.verify(|_, _| {}).unwrap().is_good());
+            drop(held);
+            store.remove(&id, true).unwrap();
+        }
+        store.prune(&NO_LIMITS, 0).unwrap();
+        assert_eq!((place.names("new").len(), place.names("packs").len()), (0, 0));
     }
 }
 

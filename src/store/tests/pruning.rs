@@ -135,7 +135,7 @@ fn what_its_client_forgets_at_once_stays_pinned() {
             let manifest = serde_json::json!({"version": 1, "store": {"entry": entry.id().as_str()}});
             fs::write(folder.join("cryo.json"), manifest.to_string()).unwrap();
         }
-        place.store.clone().prune_beside(NO_LIMITS, Some((entry.id().clone(), claim)));
+        place.store.clone().prune_beside(NO_LIMITS, Some((entry.id().clone(), claim)), |_| {});
         await_pruning();
         assert_eq!(place.store.find(entry.id().as_str()).unwrap().record.pinned, is_forgotten);
     }

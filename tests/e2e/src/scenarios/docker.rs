@@ -15,6 +15,7 @@ mod logs;
 mod mounts;
 mod networks;
 mod operations;
+mod packed;
 mod policies;
 mod portable;
 mod rounds;
@@ -36,6 +37,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         jobs::scenarios(),
         kept::scenarios(),
         portable::scenarios(),
+        packed::scenarios(),
         networks::scenarios(),
         connections::scenarios(),
         servers::scenarios(),
