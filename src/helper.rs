@@ -25,7 +25,7 @@ use crate::pages::compress::{Shrinking, Shrunk};
 use crate::pages::follow::Follower;
 use crate::pages::{Error, Expected, memory};
 use crate::reaper::{Process, Reaper};
-use crate::store::{Store, Which};
+use crate::store::{Id, Store, Which};
 use crate::sys;
 
 /// As the first argument of our own binary: be a helper.
@@ -33,6 +33,7 @@ pub const ARGUMENT: &str = "memory";
 const SHRINK: &str = "shrink";
 const UNPACK: &str = "unpack";
 const PACK: &str = "pack";
+const SHARE: &str = "share";
 /// A client waits, but containers come before it.
 const NICENESS: i32 = 5;
 /// Nobody waits.
@@ -135,6 +136,11 @@ pub(crate) fn pack(store: &Path, than: Duration) -> io::Result<()> {
     by_itself([PACK.as_ref(), store.as_os_str(), than.as_secs().to_string().as_ref()])
 }
 
+/// Has an entry of a store share what it can.
+pub(crate) fn share(store: &Path, entry: &Id) -> io::Result<()> {
+    by_itself([SHARE.as_ref(), store.as_os_str(), entry.as_str().as_ref()])
+}
+
 /// A process that may outlive the shim, as it may take minutes.
 fn by_itself<const N: usize>(words: [&OsStr; N]) -> io::Result<()> {
     let mut command = Command::new("/proc/self/exe");
@@ -177,6 +183,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
         [SHRINK, folder, into] => shrink(folder.as_ref(), into.as_ref()),
         [UNPACK, folder, packs, into] => unpack(folder.as_ref(), packs.as_ref(), into.as_ref()),
         [PACK, store, seconds] => pack_older(store.as_ref(), seconds),
+        [SHARE, store, entry] => share_with_older(store.as_ref(), entry),
         _ => Err(Problem::other("a helper has to know what to do")),
     };
     let (said, status) = match done {
@@ -211,6 +218,14 @@ fn pack_older(store: &Path, seconds: &str) -> Result<String, Problem> {
     let than = Duration::from_secs(seconds.parse().map_err(Problem::other)?);
     let store = Store::open(store).map_err(Problem::other)?;
     store.pack(&Which::Older { than, now: now() }).map_err(Problem::other)?;
+    Ok(String::new())
+}
+
+fn share_with_older(store: &Path, entry: &str) -> Result<String, Problem> {
+    let _ = setpriority_process(None, IN_THE_BACKGROUND);
+    let id = Id::parse(entry).ok_or_else(|| Problem::other("this is no checkpoint's id"))?;
+    let store = Store::open(store).map_err(Problem::other)?;
+    store.share(&id).map_err(Problem::other)?;
     Ok(String::new())
 }
 

@@ -12,6 +12,7 @@ pub mod follow;
 pub mod memory;
 mod output;
 pub mod pack;
+pub mod share;
 pub mod zeros;
 
 use std::borrow::Cow;

@@ -21,6 +21,7 @@ mod pack;
 mod prune;
 mod record;
 pub mod retention;
+mod share;
 mod size;
 mod verify;
 

@@ -205,10 +205,9 @@ impl Shelved {
         };
         // What it had asked for is no longer needed.
         self.draft.discard();
-        let unconfirmed =
-            self.claim.filter(|_| !manifest.left_running).map(|claim| (held.id().clone(), claim));
+        let unconfirmed = self.claim.filter(|_| !manifest.left_running);
         manifest.naming(held.id(), self.store.root()).write(folder, true).map_err(failed)?;
-        tidy_beside(self.store, self.limits, self.pack_after, unconfirmed);
+        tidy_beside(self.store, self.limits, self.pack_after, held.id().clone(), unconfirmed);
         Ok(Some(held))
     }
 
@@ -219,7 +218,7 @@ impl Shelved {
         let failed = if manifest.left_running { Error::Store } else { Error::Waits };
         let held = self.commit(&manifest, false).map_err(failed)?;
         self.draft.discard();
-        tidy_beside(self.store, self.limits, self.pack_after, None);
+        tidy_beside(self.store, self.limits, self.pack_after, held.id().clone(), None);
         Ok(held.folder.clone())
     }
 
@@ -242,16 +241,26 @@ impl Shelved {
 
 /// What nobody names any longer goes while the client has its answer already; what checkpoints
 /// have in common takes room once from then on.
-fn tidy_beside(store: Store, limits: Limits, pack_after: Option<Duration>, unconfirmed: Option<(Id, Claim)>) {
+fn tidy_beside(
+    store: Store,
+    limits: Limits,
+    pack_after: Option<Duration>,
+    newest: Id,
+    unconfirmed: Option<Claim>,
+) {
+    let unconfirmed = unconfirmed.map(|claim| (newest.clone(), claim));
     store.prune_beside(limits, unconfirmed, move |store| {
-        if let Err(error) = tidy(store, pack_after) {
+        if let Err(error) = tidy(store, &newest, pack_after) {
             tracing::warn!(error, "checkpoints take more room than they need");
         }
     });
 }
 
 /// Has a process by itself do what takes long.
-fn tidy(store: &Store, pack_after: Option<Duration>) -> Result<(), String> {
+fn tidy(store: &Store, newest: &Id, pack_after: Option<Duration>) -> Result<(), String> {
+    if store.can_share() {
+        return helper::share(store.root(), newest).map_err(|error| error.to_string());
+    }
     let Some(than) = pack_after else { return Ok(()) };
     let older = Which::Older { than, now: manifest::now() };
     match store.has_unpacked(&older).map_err(|error| error.to_string())? {

@@ -183,7 +183,7 @@ impl Store {
         self.wait_to_pack(Duration::ZERO)
     }
 
-    fn wait_to_pack(&self, patience: Duration) -> Result<Lock, Error> {
+    pub(super) fn wait_to_pack(&self, patience: Duration) -> Result<Lock, Error> {
         self.alone(LOCK_FILE, patience, |path, by| Error::Packing { path, by })
     }
 
@@ -235,7 +235,7 @@ fn candidates(entries: &[Entry], which: &Which) -> Vec<Id> {
 }
 
 /// Whether they are of the same container.
-fn is_kin(one: &Entry, other: &Entry) -> bool {
+pub(super) fn is_kin(one: &Entry, other: &Entry) -> bool {
     let (one, other) = (&one.record, &other.record);
     (&one.namespace, &one.container) == (&other.namespace, &other.container)
 }

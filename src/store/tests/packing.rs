@@ -266,6 +266,22 @@ fn limits_count_what_entries_have_of_the_packs() {
 }
 
 #[test]
+fn an_entry_shares_with_the_one_before_where_the_file_system_can() {
+    let place = Place::new();
+    let (all, other) = (place.three(), place.taken("other", 4));
+    match (place.store.can_share(), place.store.share(all[2].id())) {
+        (true, shared) => {
+            assert_eq!(shared.unwrap(), ((PAGES - 8) * PAGE) as u64, "from the page on that differs")
+        }
+        (false, shared) => drop(sentence(&shared.unwrap_err())),
+    }
+    assert_eq!(place.store.share(other.id()).unwrap(), 0, "there is nothing before it");
+    assert_eq!(place.store.share(&Id::random().unwrap()).unwrap(), 0, "it is gone");
+    place.are_good();
+    assert_eq!(place.names("new").len(), 0);
+}
+
+#[test]
 fn packing_beside_everything_else_changes_nothing_that_is_kept() {
     let place = Place::new();
     let store = &place.store;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -12,6 +12,8 @@ use super::ready;
 use crate::harness::*;
 
 const RECIPE: &str = "pages-1.img.recipe";
+/// An empty one of 256 MiB, by `mkfs.btrfs --mixed -m single -d single`, which test hosts lack.
+const BTRFS: &[u8] = include_bytes!("../../../data/btrfs.img.zst");
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let ours = "the stock shim has no store";
@@ -21,6 +23,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         docker_scenario!(a_flipped_byte_in_a_pack_is_found_and_never_resumed),
         docker_scenario!(packs_go_with_their_checkpoints),
         docker_scenario!(whoever_is_killed_while_he_packs_spoils_nothing),
+        docker_scenario!(checkpoints_share_what_they_have_where_the_file_system_can)
+            .impossible_if(|_, _| !knows_btrfs(), "this kernel has no btrfs"),
     ];
     all.into_iter().map(|scenario| scenario.comes_back().cryo_only(ours)).collect()
 }
@@ -153,6 +157,48 @@ fn whoever_is_killed_while_he_packs_spoils_nothing(docker: &Docker<'_>) -> Outco
     cryo(docker, &["store", "pack"])?;
     for (number, checkpoint) in ["one", "two", "three"].iter().enumerate() {
         starts(&container, checkpoint, number + 2)?;
+    }
+    container.rm()
+}
+
+fn knows_btrfs() -> bool {
+    fs::read_to_string("/proc/filesystems").is_ok_and(|known| known.contains("btrfs"))
+}
+
+fn checkpoints_share_what_they_have_where_the_file_system_can(docker: &Docker<'_>) -> Outcome {
+    let image = docker.bench.fresh_folder("btrfs")?.join("image");
+    zstd::stream::copy_decode(BTRFS, fs::File::create(&image)?)?;
+    let store = Path::new("/run/sharing");
+    docker.bench.shell("mkdir $2; mount -o loop $1 $2; chmod 700 $2", &[&image, store])?;
+    let result = share_in(docker, store);
+    docker.bench.shell("umount $1; rmdir $1", &[store])?;
+    result
+}
+
+fn share_in(docker: &Docker<'_>, store: &Path) -> Outcome {
+    docker.bench.set_node_file(&format!("[store]\npath = {store:?}\npack-after = \"0s\"\n"))?;
+    let used = || -> Outcome<u64> {
+        let blocks = docker.bench.shell("sync -f $1; stat -f -c '%b %f %S' $1", &[store])?;
+        let numbers: Vec<u64> = blocks.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [all, free, size] = numbers[..] else { return Err(Failure::new(blocks)) };
+        Ok((all - free) * size)
+    };
+    let container = ready(docker, &[], &["heap", "48"])?;
+    container.copy("one")?;
+    let one = used()?;
+    ensure!(one > 48 << 20, "one takes {one} bytes");
+    for checkpoint in ["two", "three"] {
+        container.copy(checkpoint)?;
+    }
+    let most = one * 3 / 2;
+    eventually("three take about as much as one", || used().is_ok_and(|used| used < most).then_some(()))?;
+    let said = cryo(docker, &["store", "verify"])?;
+    ensure_eq!(said.matches(": good").count(), 3, "good ones");
+    ensure_eq!(docker.bench.shell("ls $1/packs", &[store])?, "", "what is packed");
+    container.call(&["kill"])?;
+    container.wait_for_status("exited")?;
+    for (number, checkpoint) in ["one", "three"].iter().enumerate() {
+        starts(&container, checkpoint, number + 1)?;
     }
     container.rm()
 }
