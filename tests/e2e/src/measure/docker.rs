@@ -43,8 +43,9 @@ pub(super) fn starts(place: &Place, book: &mut Book, extent: &Extent) -> Outcome
 }
 
 pub(super) fn dumps(place: &Place, book: &mut Book, extent: &Extent) -> Outcome {
-    for &(mib, rounds) in &extent.docker {
-        let case = Case::new(place, mib);
+    let portable = extent.docker.iter().filter(|(mib, _)| *mib > 0).map(|case| (*case, true));
+    for ((mib, rounds), is_portable) in extent.docker.iter().map(|case| (*case, false)).chain(portable) {
+        let case = Case::new(place, mib, is_portable);
         // Only little ones are worth a round that isn't counted; big ones find all warm.
         let first = if mib == 0 { 0 } else { 1 };
         for round in first..=rounds {
@@ -87,55 +88,78 @@ struct Case<'p> {
     place: &'p Place,
     docker: Docker<'p>,
     client: Client<'p>,
-    mib: String,
+    guest: Vec<String>,
     checkpoint: Line,
     start: Line,
+    both: Line,
+    node_file: &'static str,
 }
 
 impl<'p> Case<'p> {
-    fn new(place: &'p Place, mib: usize) -> Self {
+    /// What is portable Docker has all of, and half of it compresses.
+    fn new(place: &'p Place, mib: usize, is_portable: bool) -> Self {
         // There is nothing to reach where the stock shim restores nothing.
         let restores = settings().docker.is_some_and(|version| version < Version(28, 0));
         // Where memory is nearly all there is to carry.
-        let most = if mib >= 1024 { 0.1 } else { 1.0 };
-        let reach = restores.then_some(Reach::BelowStock(most));
+        let (each, both) = match (mib >= 1024, is_portable) {
+            (false, _) => (Some(1.0), None),
+            (true, false) => (Some(0.1), None),
+            (true, true) => (None, Some(1.0 / 3.0)),
+        };
+        let reach = |most: Option<f64>| most.map(Reach::BelowStock).filter(|_| restores);
+        let name = if is_portable { format!("{}, half of it zeros, portable", size(mib)) } else { size(mib) };
+        let guest = ["pulse", &mib.to_string(), "half"].map(str::to_owned);
         Case {
             place,
             docker: Docker::at(&place.bench),
             client: Client::new(place),
-            mib: mib.to_string(),
-            checkpoint: line(&format!("{}: checkpoint create", size(mib)), reach),
-            start: line(&format!("{}: start --checkpoint", size(mib)), reach),
+            guest: guest[..if is_portable { 3 } else { 2 }].to_vec(),
+            checkpoint: line(&format!("{name}: checkpoint create"), reach(each)),
+            start: line(&format!("{name}: start --checkpoint"), reach(each)),
+            both: line(&format!("{name}: both"), reach(both)),
+            node_file: if is_portable { "[store]\ndata = \"client\"\n" } else { "" },
         }
     }
 
+    fn guest(&self) -> Vec<&str> {
+        self.guest.iter().map(String::as_str).collect()
+    }
+
     fn through_docker(&self, book: &mut Book, side: Side) -> Outcome {
-        let (_, container) = self.client.run(&self.docker, side, &["pulse", &self.mib])?;
+        let (_, container) = self.client.run(&self.docker, side, &self.guest())?;
         container.wait_for_line("ready")?;
+        self.place.bench.set_node_file(self.node_file)?;
         self.place.settle_disk();
         let column = column_of(side);
-        match self.client.call(&["checkpoint", "create", &container.name, CHECKPOINT]) {
-            Ok(took) => book.note(&self.checkpoint, column, took),
+        let created = match self.client.call(&["checkpoint", "create", &container.name, CHECKPOINT]) {
+            Ok(took) => took,
             Err(failure) => {
                 book.note_failure(&self.checkpoint, column, &brief(&failure));
                 return Ok(());
             }
-        }
+        };
+        book.note(&self.checkpoint, column, created);
         container.wait_for_status("exited")?;
-        if self.start_through_docker(book, column, &container) {
+        if let Some(started) = self.start_through_docker(book, column, &container) {
+            book.note(&self.both, column, created + started);
             container.call(&["kill", "--signal", "USR1"])?;
             eventually("the guest answers", || container.logs().ok()?.contains("paused ").then_some(()))?;
         }
         Ok(())
     }
 
-    /// Whether it has started in the end.
-    fn start_through_docker(&self, book: &mut Book, column: Column, container: &Container<'_>) -> bool {
+    /// How long that took, if it has started in the end.
+    fn start_through_docker(
+        &self,
+        book: &mut Book,
+        column: Column,
+        container: &Container<'_>,
+    ) -> Option<f64> {
         for _ in 0..TRIES {
             match self.client.call(&["start", "--checkpoint", CHECKPOINT, &container.name]) {
                 Ok(took) => {
                     book.note(&self.start, column, took);
-                    return true;
+                    return Some(took);
                 }
                 // containerd hasn't yet forgotten the same files from the checkpoint.
                 Err(failure) if failure.text().contains("already exists") => {
@@ -143,16 +167,16 @@ impl<'p> Case<'p> {
                 }
                 Err(failure) => {
                     book.note_failure(&self.start, column, &brief(&failure));
-                    return false;
+                    return None;
                 }
             }
         }
         book.note_failure(&self.start, column, &format!("something already exists at each of {TRIES} tries"));
-        false
+        None
     }
 
     fn by_hand(&self, book: &mut Book) -> Outcome {
-        let container = ByHand::new(self.place, RUNTIME, &["pulse", &self.mib])?;
+        let container = ByHand::new(self.place, RUNTIME, &self.guest())?;
         let result = self.cycle_by_hand(book, &container);
         container.end()?;
         result
@@ -165,9 +189,11 @@ impl<'p> Case<'p> {
         let bench = &self.place.bench;
         let (image, work) = (bench.fresh_folder("image")?, bench.fresh_folder("criu")?);
         self.place.settle_disk();
-        book.note(&self.checkpoint, Column::Alone, container.checkpoint(&image, &work, false)?);
+        let ended = container.checkpoint(&image, &work, false)?;
+        book.note(&self.checkpoint, Column::Alone, ended);
         let (took, ends) = container.restore(&image, &work)?;
         book.note(&self.start, Column::Alone, took);
+        book.note(&self.both, Column::Alone, ended + took);
         longest_pause(&ends.stdout, || container.signal("USR1"))?;
         Ok(())
     }

@@ -8,6 +8,7 @@ mod docker;
 mod dumps;
 mod flow;
 mod idle;
+mod packed;
 mod place;
 mod report;
 mod starts;
@@ -34,6 +35,8 @@ struct Extent {
     at_once: (usize, usize),
     /// Through Docker: MiB of heap, and rounds.
     docker: Vec<(usize, usize)>,
+    /// So many checkpoints of so many MiB.
+    packed: (usize, usize),
 }
 
 struct Dumps {
@@ -61,6 +64,7 @@ impl Extent {
                 flow_gib: 1,
                 flow_rounds: 3,
                 docker: vec![(0, 3), (256, 2)],
+                packed: (5, 64),
             };
         }
         Extent {
@@ -80,6 +84,7 @@ impl Extent {
             flow_gib: 4,
             flow_rounds: 5,
             docker: vec![(0, 9), (256, 5), (1024, 3)],
+            packed: (20, 1024),
         }
     }
 }
@@ -185,6 +190,8 @@ fn with_docker(place: &Place, book: &mut Book, empty_calls: &mut EmptyCalls, ext
     docker::starts(place, book, extent).during(|| "starting with Docker".into())?;
     say("Docker's checkpoints and restores");
     docker::dumps(place, book, extent).during(|| "checkpoints with Docker".into())?;
+    say("Docker's checkpoints, packed");
+    packed::measure(place, book, extent).during(|| "packing".into())?;
     Ok(())
 }
 

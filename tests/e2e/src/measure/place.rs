@@ -57,7 +57,7 @@ impl Place {
     pub(super) fn set_up(daemons: slot::Daemons, number: usize) -> Outcome<Place> {
         // What an interrupted run left; there may be none.
         let _ = fs::remove_dir_all(DISK);
-        for name in ["root", "work", "docker"] {
+        for name in ["root", "work", "docker", "cryo"] {
             let (disk, seen) =
                 (Path::new(DISK).join(name), Path::new(slot::BASE).join(number.to_string()).join(name));
             fs::create_dir_all(&disk)?;

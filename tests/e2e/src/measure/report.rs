@@ -112,6 +112,8 @@ fn notes_on_docker(extent: &Extent, empty_call_ms: f64) -> Vec<String> {
         "with Docker, stock and cryo are both io.containerd.runc.v2: one dockerd, and what has that name exchanged; \
          alone is a container without Docker's network and seccomp"
             .into(),
+        "portable: the node file says data = \"client\", so that Docker has all of a checkpoint, compressed by cryo"
+            .into(),
         "a restore by Docker that fails because something already exists is tried again at once, and the failed try \
          isn't part of the time; how many were needed is said above"
             .into(),
