@@ -29,3 +29,5 @@ pub mod shm;
 pub mod stdio;
 pub mod store;
 pub mod sys;
+mod tape;
+mod within;

@@ -19,6 +19,7 @@ use super::oci::Annotations;
 use super::unpack::Unpacking;
 use super::verify::{self, short};
 use crate::checkpoint::manifest::Manifest;
+use crate::tape;
 
 /// Of CRIU's files, every process has about eight.
 const MOST_MEMBERS: u32 = 10_000;
@@ -125,6 +126,16 @@ pub fn import(
     let Unpacking { draft, manifest, config, files, beside, left_out } = unpacking;
     draft.keep();
     Ok(Imported { manifest, files, beside, config, annotations, digest, left_out })
+}
+
+impl From<tape::Error> for Error {
+    fn from(error: tape::Error) -> Error {
+        match error {
+            tape::Error::Io(error) => Error::reading(error),
+            tape::Error::Cut => Error::Cut,
+            tape::Error::NoTar(problem) => Error::NoTar(problem),
+        }
+    }
 }
 
 impl Error {

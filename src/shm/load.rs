@@ -14,7 +14,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::Limits;
-use super::tree::{Entry, Kind, NO_LINKS, WITHIN, content_of, copy, decoded, itself, list_of, place};
+use super::tree::{Entry, Kind, content_of, copy, decoded, list_of};
+use crate::within::{NO_LINKS, WITHIN, itself, place};
 
 /// A path, written as in a URL, and a list of pieces.
 const LONGEST_LINE: u64 = 1 << 20;

@@ -12,7 +12,8 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, fstatfs, op
 use rustix::io::Errno;
 
 use super::Limits;
-use super::tree::{Entry, FOLDER, Kind, NO_LINKS, Piece, WITHIN, content_of, copy, encoded, itself, list_of};
+use super::tree::{Entry, Kind, Piece, content_of, copy, encoded, list_of};
+use crate::within::{FOLDER, NO_LINKS, WITHIN, itself};
 
 /// More is no shared memory; each takes some memory here.
 const MOST_ENTRIES: usize = 100_000;

@@ -1,29 +1,18 @@
 //! A folder in memory as two files of an image: a list of what is in it, one JSON object a
 //! line, and the content of its files, without their holes.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use serde::{Deserialize, Serialize};
 
 use super::Limits;
 
-/// Containers may write to the folder meanwhile, and must not lead us out of it: no name is
-/// ever looked up through a link or a mount.
-pub(super) const WITHIN: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS)
-    .union(ResolveFlags::NO_XDEV);
-/// To be left out for looking at a link itself.
-pub(super) const NO_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS;
-pub(super) const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const BUFFER: u64 = 1 << 20;
 
 /// Names are written as in a URL: they may have any bytes.
@@ -63,18 +52,6 @@ pub(super) struct Piece {
     pub(super) from: u64,
     pub(super) length: u64,
     pub(super) at: u64,
-}
-
-/// The folder that something is in, and its name there.
-pub(super) fn place<'a>(folder: &OwnedFd, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((openat2(folder, above, FOLDER, Mode::empty(), WITHIN)?, name))
-}
-
-/// The very thing that was opened, whatever has its name by now.
-pub(super) fn itself(opened: &OwnedFd) -> PathBuf {
-    format!("/proc/self/fd/{}", opened.as_raw_fd()).into()
 }
 
 /// If it ends before, it has become shorter meanwhile.
