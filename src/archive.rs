@@ -27,4 +27,4 @@ mod verify;
 pub use export::{Compression, Exported, Source, export, export_plain};
 pub use gauge::Progress;
 pub use import::{Imported, Limits, import};
-pub use layout::ContainerConfig;
+pub use layout::{ContainerConfig, is_beside};

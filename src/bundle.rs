@@ -48,11 +48,19 @@ pub struct Spec {
     pub oci_version: String,
     pub hostname: String,
     pub annotations: HashMap<String, String>,
+    pub root: SpecRoot,
     pub process: SpecProcess,
     pub linux: SpecLinux,
     pub mounts: Value,
     /// Read only by who runs them.
     pub hooks: Value,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SpecRoot {
+    /// From the bundle, if it isn't absolute.
+    pub path: PathBuf,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

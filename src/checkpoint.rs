@@ -5,12 +5,14 @@
 //! image (see [`seal::from_criu`]). If anything fails before, CRIU lets the container
 //! run on, we thaw it, and nothing of the attempt is left but its log.
 
+mod changes;
 mod container;
 mod destination;
 mod error;
 mod figures;
 pub mod image;
 pub mod injected;
+mod judge;
 mod kept;
 pub mod manifest;
 mod portable;
@@ -35,22 +37,21 @@ use crate::journal::Folder;
 use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
 use crate::policy::{Policy, Stage};
 use crate::restore::{forget_daemons_copy, note_daemons_copy};
-use crate::rights::Granted;
+use crate::rootfs::Had;
 use crate::runtime::{Abort, CriuCall, Flavour, Version};
 use crate::shm;
+pub(crate) use changes::base;
 pub use container::Container;
-use destination::{Destination, Shelf};
+use destination::Destination;
 pub use error::Error;
 pub use figures::Figures;
 use figures::Watch;
 use injected::Injected;
+use judge::Judged;
 use manifest::Manifest;
-use portable::{Bound, Portable};
-use preflight::Look;
+use portable::Portable;
 pub use transit::is_temporary;
 
-/// For a look at /proc, which may wait for a process or a dead server.
-const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a dump may take if the client doesn't say; big memory on a slow disk.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
 /// From the end of a dump to the end of the processes it killed.
@@ -125,58 +126,13 @@ async fn take_if_possible(
 ) -> Result<Taken, Error> {
     let subject = container.subject;
     let options = settings::in_force(&request.options, container);
-    let (spec, cgroup, pid) = (subject.spec.clone(), container.cgroup.clone(), container.process.pid());
-    let mut look = Look::new(pid, Vec::new(), options.clone()).under(&request.policy, request.exit);
-    look.one_network = version.flavour == Flavour::Runc;
-    look.image = Some(request.image.clone());
-    let keeps_shm = request.policy.keeps_shm();
-    let mut shelf = Shelf::of(request, subject, asked);
-    let bound = Bound::of(request, subject, asked);
-    let target = request.image.clone();
-    if let Some(shelf) = &shelf {
-        look.image = Some(shelf.root().to_owned());
-    }
-    let needed = shelf.clone().filter(|shelf| !shelf.is_a_wish());
-    let judged = aside(move || {
-        let injected = injected::of_container(pid, &spec);
-        look.bound = Some(injected::points(&spec, &injected));
-        look.besides = if keeps_shm { shm::bytes(&spec) } else { 0 };
-        look.granted = Some(Granted::of(&spec));
-        let judge = |look: &mut Look| preflight::judge(look, || cgroup.processes().unwrap_or_default());
-        let bytes = match judge(&mut look) {
-            Err(Error::Preflight(blockers))
-                if blockers.is_only_room() && shelf.as_ref().is_some_and(Shelf::is_a_wish) =>
-            {
-                shelf = None;
-                look.image = Some(target);
-                judge(&mut look)
-            }
-            judged => judged,
-        };
-        bytes.map(|bytes| Judged { injected, bytes, shelf, bound })
-    });
-    let judged = match timeout(LOOK_PATIENCE, judged).await {
-        Ok(judged) => judged?,
-        Err(_) => {
-            tracing::warn!("/proc gives no answer; CRIU has to find out by itself");
-            Judged { injected: Vec::new(), bytes: 0, shelf: needed, bound: None }
-        }
-    };
+    let judged = judge::judge(container, request, &version, &options, asked).await?;
     // If this shim dies, containerd's copy may still be written to while containerd
     // removes it. Once it is complete, it is containerd's.
     note_daemons_copy(&request.image, &subject.bundle);
     let taken = take_into_place(container, request, version, options, hooks, judged, abort).await;
     forget_daemons_copy(&subject.bundle);
     taken
-}
-
-/// What was seen before the container is touched.
-struct Judged {
-    injected: Vec<Injected>,
-    /// That the image will take at least.
-    bytes: u64,
-    shelf: Option<Shelf>,
-    bound: Option<Bound>,
 }
 
 async fn take_into_place(
@@ -188,7 +144,7 @@ async fn take_into_place(
     judged: Judged,
     abort: &Abort,
 ) -> Result<Taken, Error> {
-    let Judged { injected, bytes, shelf, bound } = judged;
+    let Judged { injected, bytes, shelf, bound, had } = judged;
     let target = request.image.clone();
     let destination = aside(move || Destination::begin(&target, shelf.as_ref(), bytes)).await?;
     let subject = container.subject;
@@ -199,7 +155,8 @@ async fn take_into_place(
         let work = work_folder(subject, "checkpoint")?;
         let hooks = hooks.of_image(destination.folder());
         let begun = Instant::now();
-        let attempt = Attempt { container, request, version, options, hooks, injected, work, begun, abort };
+        let attempt =
+            Attempt { container, request, version, options, hooks, injected, had, work, begun, abort };
         attempt.run(destination.folder()).await
     };
     match attempt.await {
@@ -224,6 +181,7 @@ struct Attempt<'a> {
     options: criu::Options,
     hooks: Hooks,
     injected: Vec<Injected>,
+    had: Option<Had>,
     /// For CRIU's configuration, log and statistics; kept for a while.
     work: Folder,
     begun: Instant,
@@ -377,7 +335,8 @@ impl Attempt<'_> {
     fn describe(&self, folder: &Path) -> Result<(), Error> {
         Manifest::describe(self.container, &self.version, &self.options, !self.request.exit)
             .and_then(|manifest| {
-                Manifest { injected: self.injected.clone(), ..manifest }.write(folder, false)
+                let (injected, rootfs) = (self.injected.clone(), self.had.clone());
+                Manifest { injected, rootfs, ..manifest }.write(folder, false)
             })
             .map_err(|source| Error::Write { path: folder.to_owned(), source })
     }

@@ -20,6 +20,7 @@ use crate::docker::{Restarted, Stops};
 use crate::event::Events;
 use crate::journal::Journal;
 use crate::mount::{self, Mount};
+use crate::outside::Outside;
 use crate::policy::{self, NotAllowed, Policy};
 use crate::reaper::{Exit, Reaper};
 use crate::stdio::{self, Paths};
@@ -70,6 +71,7 @@ pub struct Node {
     /// Where the node's owner says what annotations may ask for.
     pub policy: PathBuf,
     pub stops: Stops,
+    pub outside: Outside,
 }
 
 #[derive(Clone, Debug)]

@@ -101,6 +101,17 @@ pub(crate) fn new_checkpoint(namespace: &str, id: &str, bundle: &Path, asked: Sy
     found.next().filter(|_| found.next().is_none())
 }
 
+/// The digest of all layers of a container's image. Docker keeps it where containerd isn't
+/// asked for them.
+pub(crate) fn chain(id: &str, bundle: &Path) -> Option<String> {
+    let images = folder(id, bundle).ok()?.ancestors().nth(2)?.join("image");
+    let drivers = fs::read_dir(images).ok()?.flatten();
+    let noted = |driver: fs::DirEntry| {
+        fs::read_to_string(driver.path().join("layerdb/mounts").join(id).join("parent")).ok()
+    };
+    drivers.filter_map(noted).map(|chain| chain.trim().to_owned()).next()
+}
+
 fn restart_policy(id: &str, bundle: &Path) -> io::Result<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]

@@ -125,7 +125,7 @@ fn unmount_children(root: &Path, flags: UnmountFlags) -> Result<(), Errno> {
 }
 
 /// The kernel writes blanks and backslashes in paths as octal numbers.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

@@ -137,6 +137,12 @@ impl Policy {
         self.wishes.keeps_shm.unwrap_or(true)
     }
 
+    /// What the container changed in its root file system is carried along, or put back. If
+    /// nobody says so, that goes by who else carries it.
+    pub fn keeps_rootfs(&self) -> Option<bool> {
+        self.wishes.keeps_rootfs
+    }
+
     /// File locks are carried along, and taken again.
     pub fn keeps_file_locks(&self) -> bool {
         self.wishes.file_locks.unwrap_or(true)

@@ -9,6 +9,7 @@
 
 mod adapt;
 mod cgroup;
+mod changes;
 mod error;
 mod figures;
 mod filter;
@@ -108,6 +109,7 @@ async fn begin(subject: Arc<Subject>, image: &Path, policy: Policy) -> Result<(P
         Ok((image, version, fit))
     })
     .await?;
+    let changes = changes::wanted(&image, &subject, &policy).await?;
     let hooks = Hooks::new(&policy, image.files());
     // Before the mounts are looked for: it may be a hook that provides them.
     hooks.run(Stage::PreRestore, &subject, None).await?;
@@ -122,8 +124,19 @@ async fn begin(subject: Arc<Subject>, image: &Path, policy: Policy) -> Result<(P
     let own_users = subject.spec.sharing("user") == Sharing::Private;
     let abort = Abort::default();
     let scratch = Scratch::begin(&image, &policy.store().path, &subject).await?;
-    let mut attempt =
-        Attempt { subject, image, scratch, version, policy, fit, hooks, network: None, anchor: 0, abort };
+    let mut attempt = Attempt {
+        subject,
+        image,
+        scratch,
+        version,
+        policy,
+        fit,
+        hooks,
+        changes,
+        network: None,
+        anchor: 0,
+        abort,
+    };
     if private && own_users {
         // Only what CRIU itself takes is limited there.
         attempt.await_memory().await?;
@@ -183,6 +196,7 @@ struct Attempt {
     policy: Policy,
     fit: fit::Fit,
     hooks: Hooks,
+    changes: Option<changes::Changes>,
     network: Option<Network>,
     /// The pid of who holds the namespaces before the container does.
     anchor: u32,
@@ -193,7 +207,7 @@ impl Attempt {
     /// With a socket to hold at, it stops there once the namespaces are made.
     async fn run(mut self, hold: Option<&Path>) -> Result<Restored, Error> {
         claim_cgroup(&self.subject);
-        let result = self.with_shm(hold).await;
+        let result = self.with_files(hold).await;
         match &result {
             Err(Error::Runtime(error)) if error.is_taken() => {}
             Err(_) => remove_unfinished(&self.subject).await,
@@ -213,7 +227,10 @@ impl Attempt {
         aside(move || remove_daemons_copy(&self.image.path)).await;
     }
 
-    async fn with_shm(&mut self, hold: Option<&Path>) -> Result<(Live, Figures), Error> {
+    async fn with_files(&mut self, hold: Option<&Path>) -> Result<(Live, Figures), Error> {
+        if hold.is_none() {
+            self.put_back_changes().await?;
+        }
         let shm = self.put_back_shm().await?;
         let result = self.bring_back(hold).await;
         if result.is_err() {

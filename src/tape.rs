@@ -38,14 +38,16 @@ pub(crate) struct Tape<R> {
     padding: u64,
 }
 
+/// A key of a PAX header, and its value.
+type Record = (Vec<u8>, Vec<u8>);
+
 /// What is said about a member before its content.
 pub(crate) struct Head {
     header: Header,
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     size: u64,
-    /// Of a PAX header: keys and their values.
-    records: Vec<(Vec<u8>, Vec<u8>)>,
+    records: Vec<Record>,
 }
 
 /// What stands before a member's own header.
@@ -53,7 +55,7 @@ pub(crate) struct Head {
 struct Extensions {
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
-    records: Vec<(Vec<u8>, Vec<u8>)>,
+    records: Vec<Record>,
     count: u32,
 }
 
@@ -156,9 +158,10 @@ fn read_over<R: Read>(input: &mut R, bytes: u64) -> io::Result<()> {
     if skipped == bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// Beyond the end there is no header to be read.
 fn leap_over(input: &mut BufReader<File>, bytes: u64) -> io::Result<()> {
-    input.seek_relative(i64::try_from(bytes).map_err(|_| io::ErrorKind::UnexpectedEof)?)
+    let left = input.get_ref().metadata()?.len().saturating_sub(input.stream_position()?);
+    let step = i64::try_from(bytes).ok().filter(|_| bytes <= left).ok_or(io::ErrorKind::UnexpectedEof)?;
+    input.seek_relative(step)
 }
 
 impl<R: Read> Read for Tape<R> {
@@ -213,7 +216,9 @@ impl Head {
 
     /// Those whose names begin so, without that.
     pub(crate) fn records<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.records.iter().filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value.as_slice())))
+        self.records
+            .iter()
+            .filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value.as_slice())))
     }
 
     pub(crate) fn number(&self, key: &[u8]) -> Result<Option<u64>, Error> {
@@ -223,7 +228,7 @@ impl Head {
     }
 }
 
-fn records(pax: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+fn records(pax: &[u8]) -> Result<Vec<Record>, Error> {
     let (mut records, mut rest) = (Vec::new(), pax);
     // Some fill the block with zeroes.
     while !rest.is_empty() && rest[0] != 0 {
@@ -233,8 +238,6 @@ fn records(pax: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
     }
     Ok(records)
 }
-
-type Record = (Vec<u8>, Vec<u8>);
 
 /// `LENGTH KEY=VALUE` and a newline; the length is that of all of it.
 fn record(pax: &[u8]) -> Option<(Record, &[u8])> {

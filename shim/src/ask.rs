@@ -1,11 +1,13 @@
-//! What `cryo` has this binary ask containerd for, as the command itself knows no containerd:
-//! the verbs `checkpoint` and `restore`.
+//! What a process of its own asks containerd for: the verbs `checkpoint` and `restore` for
+//! `cryo`, as the command itself knows no containerd, and for the shim what its [`outside`]
+//! knows.
 //!
-//! They go through containerd's own services, so that it and its clients see what happens. No
+//! The verbs go through containerd's own services, so that it and its clients see what happens. No
 //! container is paused beforehand, as containerd's Go client does: the shim freezes it, for as
 //! long as the dump takes.
 
 mod copy;
+pub(crate) mod outside;
 mod restore;
 
 use cryo_protos::runc;
@@ -39,12 +41,19 @@ fn ask(args: &Args, asked: impl AsyncFnOnce(&mut Client) -> Result<(), Error>) -
     if args.namespace.is_empty() || args.id.is_empty() || args.address.is_empty() {
         return Err(Error::usage("needs -namespace, -id and -address"));
     }
+    with_containerd(&args.address, &args.namespace, asked)
+}
+
+fn with_containerd<T>(
+    address: &str,
+    namespace: &str,
+    asked: impl AsyncFnOnce(&mut Client) -> Result<T, Error>,
+) -> Result<T, Error> {
     let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build();
     event_loop.map_err(Error::io("start the event loop"))?.block_on(async {
-        let containerd = Client::connect(&args.address, &args.namespace).await;
-        let mut containerd = containerd.map_err(|error| {
-            Error::other(format!("containerd doesn't answer at {}: {error}", args.address))
-        })?;
+        let containerd = Client::connect(address, namespace).await;
+        let mut containerd = containerd
+            .map_err(|error| Error::other(format!("containerd doesn't answer at {address}: {error}")))?;
         asked(&mut containerd).await
     })
 }

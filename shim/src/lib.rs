@@ -27,8 +27,10 @@ use std::process::ExitCode;
 
 use args::Action;
 pub use args::Args;
+use ask::outside;
 use cryo::hooks::Question;
 use cryo::restore::{guard, held};
+use cryo::rootfs::helper;
 use error::Error;
 
 /// Set by CRIU for the scripts it runs; ours is this binary.
@@ -48,6 +50,8 @@ pub fn run() -> ExitCode {
         Some(cryo::anchor::ARGUMENT) => match cryo::anchor::hold(&words[1..]) {
             Err(error) => Err(Error::other(error)),
         },
+        Some(helper::ARGUMENT) => return helper::run(&words[1..]),
+        Some(outside::ARGUMENT) => outside::run(&words[1..]),
         _ => Args::parse(words).map_err(Error::usage).and_then(|args| dispatch(&name, &args)),
     };
     match result {

@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::args::Args;
+use crate::ask::outside;
 use crate::error::Error;
 use crate::log;
 use crate::publish::Publisher;
@@ -81,6 +82,7 @@ async fn serve(args: &Args, handed_over: io::Result<std::os::fd::OwnedFd>) -> Re
         journal: Journal::new(JOURNAL),
         policy: NODE_FILE.into(),
         stops: Stops(STOPS.into()),
+        outside: outside::program(&args.address, &args.namespace),
     };
     let address = std::env::var(TTRPC_VARIABLE).unwrap_or_default();
     let (end_of_events, ends) = oneshot::channel::<()>();

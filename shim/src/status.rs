@@ -7,6 +7,7 @@ use cryo::checkpoint::image;
 use cryo::container::Error;
 use cryo::policy::{self, NotAllowed};
 use cryo::restore::{self, fit};
+use cryo::rootfs;
 use cryo::runtime::{self, Cause};
 use cryo::stdio;
 use cryo::store;
@@ -111,6 +112,16 @@ fn of_store(error: &store::Error) -> Code {
     }
 }
 
+fn of_rootfs(error: &rootfs::Error) -> Code {
+    match error {
+        rootfs::Error::Base { .. } | rootfs::Error::Failed(_) => Code::FAILED_PRECONDITION,
+        rootfs::Error::Untrusted(_) => Code::DATA_LOSS,
+        rootfs::Error::Full(_) => Code::RESOURCE_EXHAUSTED,
+        rootfs::Error::TimedOut(_) => Code::DEADLINE_EXCEEDED,
+        rootfs::Error::Aborted => Code::ABORTED,
+    }
+}
+
 fn of_io(kind: ErrorKind) -> Code {
     match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Code::RESOURCE_EXHAUSTED,
@@ -131,6 +142,7 @@ fn of_checkpoint(error: &checkpoint::Error) -> Code {
         | checkpoint::Error::Connections(_)
         | checkpoint::Error::Preflight(_)
         | checkpoint::Error::Execs(_) => Code::FAILED_PRECONDITION,
+        checkpoint::Error::Rootfs(_) => Code::FAILED_PRECONDITION,
         checkpoint::Error::Shm(error) => of_io(error.source.kind()),
         checkpoint::Error::Store(error) | checkpoint::Error::Waits(error) => of_store(error),
         checkpoint::Error::Write { source, .. } => of_io(source.kind()),
@@ -157,6 +169,7 @@ fn of_restore(error: &restore::Error) -> Code {
         restore::Error::Runtime(error) => of_runtime(error),
         restore::Error::Criu(_) => Code::FAILED_PRECONDITION,
         restore::Error::Write(error) | restore::Error::NoCriu(error) => of_checkpoint(error),
+        restore::Error::Rootfs(error) => of_rootfs(error),
         restore::Error::Shm(error) => of_io(error.source.kind()),
         restore::Error::Cgroup(_) | restore::Error::Sysctl(_) => Code::FAILED_PRECONDITION,
     }

@@ -12,7 +12,7 @@ pub(super) const CONFIG_FILE: &str = "config.dump";
 /// The container's `config.json`.
 pub(super) const SPEC_FILE: &str = "spec.dump";
 /// Changes of the root file system, a tar archive itself.
-pub(super) const ROOTFS_FILE: &str = "rootfs-diff.tar";
+pub(super) use crate::rootfs::FILE as ROOTFS_FILE;
 
 /// What is kept of an archive besides CRIU's files.
 pub(super) const BESIDE: [&str; 9] = [
@@ -26,6 +26,11 @@ pub(super) const BESIDE: [&str; 9] = [
     "bind.mounts",
     ROOTFS_FILE,
 ];
+
+/// Whether archives have a place for a file that isn't CRIU's.
+pub fn is_beside(name: &str) -> bool {
+    BESIDE.contains(&name)
+}
 
 /// What Go writes for a time that isn't known.
 const NEVER: &str = "0001-01-01T00:00:00Z";

@@ -5,6 +5,7 @@ use std::io;
 
 use super::draft::{Files, Stored};
 use super::import::Error;
+use super::layout::ROOTFS_FILE;
 use super::summed::Summed;
 use super::unpack::Unpacking;
 use crate::checkpoint::manifest::{self, Manifest};
@@ -19,17 +20,30 @@ pub(super) fn check(unpacked: &Unpacking) -> Result<(), Error> {
         return Err(Error::Unsealed);
     }
     for name in manifest.files.keys() {
-        if !unpacked.files.contains_key(name) {
+        if found(unpacked, name).is_none() {
             return Err(Error::damaged(format!("'{}' is missing", short(name))));
         }
     }
-    for (name, stored) in without_manifest(&unpacked.files) {
+    let layer = manifest.rootfs.as_ref().and_then(|had| had.layer.as_ref());
+    let listed = unpacked.beside.get(ROOTFS_FILE).filter(|_| manifest.files.contains_key(ROOTFS_FILE));
+    let listed = listed.map(|stored| (ROOTFS_FILE, stored));
+    let of_image = without_manifest(&unpacked.files).map(|(name, stored)| (name.as_str(), stored));
+    for (name, stored) in of_image.chain(listed) {
         size(manifest, name, stored.size)?;
-        if let Some(digest) = manifest.digests.get(name) {
+        let changes = layer.filter(|_| name == ROOTFS_FILE).map(|layer| &layer.digest);
+        if let Some(digest) = manifest.digests.get(name).or(changes) {
             check_digest(unpacked, name, stored, digest)?;
         }
     }
     Ok(())
+}
+
+/// The changes of the root file system lie beside the image in archives, and in it elsewhere.
+fn found<'a>(unpacked: &'a Unpacking, name: &str) -> Option<&'a Stored> {
+    match name {
+        ROOTFS_FILE => unpacked.beside.get(name),
+        _ => unpacked.files.get(name),
+    }
 }
 
 /// Whether a file is on the list, and as big as it says.

@@ -21,6 +21,7 @@ use crate::helper;
 use crate::pages::follow::{Follower, Summing};
 use crate::pages::{self, zeros};
 use crate::policy::Data;
+use crate::rootfs;
 use crate::store::claims::Claim;
 use crate::store::retention::Limits;
 use crate::store::{self, Description, Draft, Durable, Held, Id, Store, Which, Wish};
@@ -269,7 +270,7 @@ fn tidy(store: &Store, newest: &Id, pack_after: Option<Duration>) -> Result<(), 
     }
 }
 
-/// Of memory; and what of it is zero takes no room from now on.
+/// Of memory and changed files; and what of memory is zero takes no room from now on.
 fn digests(
     folder: &Path,
     manifest: &Manifest,
@@ -291,7 +292,9 @@ fn digests(
             tracing::debug!(%error, "zeros take room");
         }
     }
-    followed.into_iter().map(|(name, followed)| (name, followed.digest)).collect()
+    let layer = manifest.rootfs.as_ref().and_then(|had| had.layer.as_ref());
+    let layer = layer.map(|layer| (rootfs::FILE.to_owned(), layer.digest.clone()));
+    followed.into_iter().map(|(name, followed)| (name, followed.digest)).chain(layer).collect()
 }
 
 /// What says that it is complete comes last.

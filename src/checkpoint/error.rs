@@ -38,6 +38,10 @@ pub enum Error {
         remedy = if .0.is_full() { "make room, or " } else { "" }
     )]
     Shm(#[from] shm::Error),
+    #[error(
+        "cannot checkpoint the container: cryo.rootfs=keep is set, and {0}: set cryo.rootfs=leave, and carry its files along by other means"
+    )]
+    Rootfs(String),
     #[error("cannot checkpoint the container: {0}")]
     Store(store::Error),
     /// It was to have a name there, and no folder of a client's.

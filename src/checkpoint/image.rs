@@ -20,6 +20,7 @@ use crate::cgroup::nested;
 use crate::criu::images;
 use crate::pages::is_pages;
 use crate::pages::memory::{self, stands_for};
+use crate::rootfs;
 use crate::store::{self, Held, Id};
 
 /// Where a dump goes while the place it is meant for holds an older image.
@@ -386,7 +387,8 @@ fn remove_files(folder: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
 /// A file of an image; whatever else lies in the folder is the client's.
 fn is_image_file(name: &str) -> bool {
     let name = stands_for(name).unwrap_or(name);
-    images::is_image_file(name) || name == DESCRIPTORS_FILE || name == UNREAD_FILE || name == nested::FILE
+    let ours = [DESCRIPTORS_FILE, UNREAD_FILE, nested::FILE, rootfs::FILE];
+    images::is_image_file(name) || ours.contains(&name)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::message::{cut, shown};
 use crate::pages::check::Check;
 use crate::pages::memory::{Form, Memory, form};
 use crate::pages::{Expected, is_pages};
+use crate::rootfs;
 use crate::store::claims::Reference;
 use crate::store::{self, Entry, Held, Store, packs_beside};
 
@@ -55,6 +56,14 @@ impl Image {
         }
     }
 
+    /// The digest of what the container had changed in its root file system, if that is here.
+    /// Archives of others have it, too.
+    pub fn layer(&self) -> Option<&str> {
+        let noted = self.manifest.as_ref().and_then(|manifest| manifest.rootfs.as_ref()?.layer.as_ref());
+        let stored = || self.held.as_ref()?.record.files.get(rootfs::FILE);
+        noted.map(|layer| layer.digest.as_str()).or_else(|| Some(stored()?.digest.as_str()))
+    }
+
     /// Memory that isn't kept as CRIU reads it, and what it has to be.
     pub fn memory_elsewhere(&self) -> Result<BTreeMap<String, Expected>, Error> {
         let (place, rest) = (self.place(), self.rest());
@@ -92,7 +101,9 @@ impl Image {
             return noted.filter(|(name, _)| is_pages(name)).filter_map(expected).collect();
         };
         let seen: BTreeSet<_> = noted.map(|(name, _)| name.as_str()).filter(|name| !is_pages(name)).collect();
-        let is_left = |name: &str| !seen.contains(name) && name != manifest::FILE_NAME;
+        // Whoever puts the layer back looks at it first.
+        let is_left =
+            |name: &str| !seen.contains(name) && name != manifest::FILE_NAME && name != rootfs::FILE;
         let rest = held.record.files.iter().filter(|(name, _)| is_left(name));
         rest.map(|(name, content)| (name.clone(), content.expected())).collect()
     }

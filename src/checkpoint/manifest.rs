@@ -18,6 +18,7 @@ use super::figures::Figures;
 use super::injected::Injected;
 use crate::bundle::{self, CONFIG, Sharing, Spec, User};
 use crate::criu::{self, images};
+use crate::rootfs::Had;
 use crate::runtime::{Flavour, Version};
 use crate::store::Id;
 use crate::store::claims::Reference;
@@ -57,6 +58,9 @@ pub struct Manifest {
     /// Where the client had mounted memory, whose content is in the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shm: Vec<PathBuf>,
+    /// Nothing if what the container has changed in its root file system is left to its client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<Had>,
     /// SHA-256 of the configuration it ran with.
     pub spec_digest: String,
     /// Every file of the image but this one, with its size.
@@ -155,6 +159,7 @@ impl Manifest {
             mounts: Vec::deserialize(&spec.mounts).unwrap_or_default(),
             injected: Vec::new(),
             shm: Vec::new(),
+            rootfs: None,
             spec_digest: digest(&config),
             files: BTreeMap::new(),
             digests: BTreeMap::new(),

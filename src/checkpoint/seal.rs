@@ -9,11 +9,15 @@ use super::image::{UNREAD_FILE, names};
 use super::manifest::{self, Manifest, Network};
 use crate::criu::{self, images, mountpoints, timers};
 use crate::pages::memory::stands_for;
+use crate::rootfs;
 use crate::runtime::Flavour;
 use crate::stdio::unread_stdin;
 
 /// No file but memory is nearly as big.
 const DIGESTED_BYTES: u64 = images::MOST_BYTES;
+
+/// Known in CRIU's log by these words.
+const ROOTFS_FAILED: &str = "what changed in the root file system can't be copied: ";
 
 /// Run by CRIU, through the `action-script` setting, at several points of a dump. Once
 /// everything is written and nothing killed yet, it seals the image; CRIU lets the
@@ -32,6 +36,7 @@ pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<Man
     let mut manifest = Manifest::read(folder)?;
     let seals = !manifest.sealed;
     if seals {
+        keep_rootfs(folder, &mut manifest)?;
         forget_network(folder, &manifest)?;
         timers::wind_up(folder)?;
         mountpoints::forget_deletions(folder)?;
@@ -42,6 +47,15 @@ pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<Man
     update(&mut manifest);
     manifest.write(folder, seals)?;
     Ok(manifest)
+}
+
+/// What CRIU has given a name to, for files that have none, is among the changes.
+fn keep_rootfs(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
+    let Some(had) = &mut manifest.rootfs else { return Ok(()) };
+    let Some(overlay) = &had.overlay else { return Ok(()) };
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("{ROOTFS_FAILED}{error}"));
+    had.layer = Some(rootfs::save(overlay, folder).map_err(failed)?);
+    Ok(())
 }
 
 fn list_files(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
@@ -61,9 +75,10 @@ fn list_files(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
     Ok(())
 }
 
-/// The container stands still meanwhile: memory is only measured.
+/// The container stands still meanwhile: memory is only measured. What changed in the root
+/// file system has a digest already.
 fn is_digested(name: &str, size: u64) -> bool {
-    size <= DIGESTED_BYTES && !name.starts_with("pages-")
+    size <= DIGESTED_BYTES && !name.starts_with("pages-") && name != rootfs::FILE
 }
 
 /// Keeps what process `pid` has been sent and not read, while it stands still.

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use cryo::archive::{self, Compression, Imported, Limits, Source};
 use cryo::checkpoint::image::Image;
-use cryo::store::{Description, Durable, Wish};
+use cryo::checkpoint::manifest::Manifest;
+use cryo::store::{Description, Durable, Held, Wish};
 
 use super::answer::{finish, say};
 use super::place::{self, Shelf};
@@ -71,6 +72,8 @@ fn exported(options: &Export) -> Result<(), String> {
     })?;
     let open = archive::export::files_of(&image);
     let name = image.held.as_ref().and_then(|held| held.record.name.clone());
+    let beside = image.held.as_ref().map(|held| beside(held, manifest)).unwrap_or_default();
+    let beside: Vec<_> = beside.iter().map(|(name, path)| (name.as_str(), path.clone())).collect();
     let reference = name.map(|name| format!("localhost/checkpoint:{name}"));
     let source = Source {
         manifest,
@@ -78,7 +81,7 @@ fn exported(options: &Export) -> Result<(), String> {
         container: None,
         reference: reference.as_deref(),
         rootfs_image: None,
-        beside: &[],
+        beside: &beside,
     };
     let write = |out: &mut dyn Write| {
         let mut bar = Bar::new(None);
@@ -99,6 +102,13 @@ fn exported(options: &Export) -> Result<(), String> {
         }
         None => write(&mut io::stdout().lock()),
     }
+}
+
+/// What an archive brought that isn't part of the image itself.
+fn beside(held: &Held, manifest: &Manifest) -> Vec<(String, PathBuf)> {
+    let names = held.record.files.keys();
+    let names = names.filter(|name| archive::is_beside(name) && !manifest.files.contains_key(*name));
+    names.map(|name| (name.clone(), held.folder.join(name))).collect()
 }
 
 /// Complete, or not there at all.

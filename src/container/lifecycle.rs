@@ -12,6 +12,7 @@ use crate::criu::lock;
 use crate::journal::Journal;
 use crate::mount::{Mount, detach_all, detach_below, mount_all, unmount_all};
 use crate::operation::aside;
+use crate::outside::Outside;
 use crate::policy::{self, Annotations, NodeFile, Policy};
 use crate::reaper::{Exit, Process, Reaper, parent};
 use crate::restore;
@@ -38,6 +39,7 @@ pub struct Subject {
     pub no_pivot: bool,
     pub restore_work: Option<PathBuf>,
     pub journal: Journal,
+    pub outside: Outside,
 }
 
 /// A process that runs, and its streams.
@@ -176,6 +178,7 @@ async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Erro
         no_pivot: options.no_pivot,
         restore_work: options.restore_work.clone(),
         journal: node.journal.clone(),
+        outside: node.outside.clone(),
     };
     if create.checkpoint.is_some() {
         subject.spec.linux.cgroups_path = restore::take_own_cgroup(&subject)?;

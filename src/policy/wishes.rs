@@ -43,6 +43,7 @@ pub(super) struct Wishes {
     pub(super) refuses_execs: Option<bool>,
     pub(super) skips_in_flight: Option<bool>,
     pub(super) keeps_shm: Option<bool>,
+    pub(super) keeps_rootfs: Option<bool>,
     pub(super) file_locks: Option<bool>,
     pub(super) link_remap: Option<bool>,
     pub(super) ghost_limit: Option<u64>,
@@ -63,13 +64,14 @@ pub(super) enum Problem {
 }
 
 /// All of them, as they are called after `cryo.` and in the node file.
-pub(super) const NAMES: [&str; 14] = [
+pub(super) const NAMES: [&str; 15] = [
     "checkpoint.exit",
     "timeout",
     "tcp",
     "exec",
     "in-flight",
     "shm",
+    "rootfs",
     "file-locks",
     "link-remap",
     "ghost-limit",
@@ -112,13 +114,8 @@ impl Wishes {
                     _ => return Err(Problem::Value("give skip or refuse")),
                 });
             }
-            "shm" => {
-                self.keeps_shm = Some(match value {
-                    "keep" => true,
-                    "leave" => false,
-                    _ => return Err(Problem::Value("give keep or leave")),
-                });
-            }
+            "shm" => self.keeps_shm = Some(keeps(value)?),
+            "rootfs" => self.keeps_rootfs = Some(keeps(value)?),
             "ghost-limit" => {
                 let bytes = bytes(value).ok_or(Problem::Value("give a size, like 64M or 1G"))?;
                 self.ghost_limit = Some(bytes);
@@ -155,6 +152,7 @@ impl Wishes {
             refuses_execs: self.refuses_execs.or(others.refuses_execs),
             skips_in_flight: self.skips_in_flight.or(others.skips_in_flight),
             keeps_shm: self.keeps_shm.or(others.keeps_shm),
+            keeps_rootfs: self.keeps_rootfs.or(others.keeps_rootfs),
             file_locks: self.file_locks.or(others.file_locks),
             link_remap: self.link_remap.or(others.link_remap),
             ghost_limit: self.ghost_limit.or(others.ghost_limit),
@@ -164,6 +162,14 @@ impl Wishes {
             lsm_profile: self.lsm_profile.or(others.lsm_profile),
             hooks: self.hooks.or(others.hooks),
         }
+    }
+}
+
+fn keeps(value: &str) -> Result<bool, Problem> {
+    match value {
+        "keep" => Ok(true),
+        "leave" => Ok(false),
+        _ => Err(Problem::Value("give keep or leave")),
     }
 }
 
@@ -249,6 +255,7 @@ mod tests {
             ("exec", "refuse"),
             ("in-flight", "refuse"),
             ("shm", "leave"),
+            ("rootfs", "keep"),
             ("cgroups", "full"),
             ("network-lock", "nftables"),
             ("lsm-profile", "apparmor:docker-default"),

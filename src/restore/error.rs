@@ -54,6 +54,8 @@ pub enum Error {
     Cgroup(String),
     #[error("cannot restore: what was in shared memory can't be put back at {0}: {remedy}set the annotation cryo.shm=leave", remedy = if .0.is_full() { "give the mount the original's size, or " } else { "" })]
     Shm(#[from] crate::shm::Error),
+    #[error(transparent)]
+    Rootfs(#[from] crate::rootfs::Error),
     #[error(
         "cannot restore: the seccomp filter can't be kept in the bundle for processes that are added later: {0}: make room on its disk"
     )]

@@ -47,6 +47,8 @@ pub(super) struct Held {
 }
 
 pub(super) async fn begin(attempt: Attempt) -> Result<(Process, Abort, How), Error> {
+    // It has as long as it takes, unlike what follows.
+    attempt.put_back_changes().await?;
     let socket = Socket::listen(&attempt.subject.bundle, SOCKET).map_err(Error::Hold)?;
     let place = socket.place();
     let (abort, deadline) = (attempt.abort.clone(), attempt.deadline());

@@ -289,6 +289,17 @@ pub struct Answer {
     pub errors: String,
 }
 
+/// Ends it with everything it started, if nobody waits for it any more.
+pub(super) struct KilledUnlessEnded<'a>(pub(super) Option<&'a Process>);
+
+impl Drop for KilledUnlessEnded<'_> {
+    fn drop(&mut self) {
+        if let Some(process) = self.0 {
+            signal_group(process, Signal::KILL);
+        }
+    }
+}
+
 /// Runs a command to its end and keeps what it prints. Nothing if its time is up; it is
 /// killed then, with everything it started.
 pub async fn capture(
@@ -299,7 +310,10 @@ pub async fn capture(
     let [mut output, mut errors] = [memory_for_output()?, memory_for_output()?];
     command.process_group(0).stdout(output.try_clone()?).stderr(errors.try_clone()?);
     let process = reaper.spawn(command)?;
-    let Ok(exit) = timeout(deadline, process.exited()).await else {
+    let mut unwanted = KilledUnlessEnded(Some(&process));
+    let ended = timeout(deadline, process.exited()).await;
+    unwanted.0 = None;
+    let Ok(exit) = ended else {
         kill_group(&process, Duration::ZERO).await;
         return Ok(None);
     };

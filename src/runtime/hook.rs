@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use super::command::{kill_group, memory_with, signal_group};
+use super::command::{KilledUnlessEnded, kill_group, memory_with};
 use crate::container::Subject;
 use crate::message;
 use crate::reaper::{Process, Reaper};
@@ -115,16 +114,6 @@ pub async fn run(
     Err(format!("exit status {}: {words}", exit.status))
 }
 
-struct KilledUnlessEnded<'a>(Option<&'a Process>);
-
-impl Drop for KilledUnlessEnded<'_> {
-    fn drop(&mut self) {
-        if let Some(process) = self.0 {
-            signal_group(process, Signal::KILL);
-        }
-    }
-}
-
 /// A program must not wait for a reader, however much it prints. Its end isn't told by the
 /// pipe's: what it leaves behind may keep that open.
 async fn keep_last(output: &pipe::Receiver, last: &mut Vec<u8>) -> std::convert::Infallible {
@@ -198,7 +187,7 @@ mod tests {
         hook("sleep 1000 & echo $! >pid", Some(5)).run(reaper, bundle.path(), b"").await.unwrap();
         let pid: i32 = std::fs::read_to_string(bundle.path().join("pid")).unwrap().trim().parse().unwrap();
         let left = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(left, Signal::KILL).expect("it isn't ours to end");
+        rustix::process::kill_process(left, rustix::process::Signal::KILL).expect("it isn't ours to end");
     }
 
     #[tokio::test]

@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, fstatfs, openat2, readlinkat, seek};
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, fstatfs, openat2, readlinkat};
 use rustix::io::Errno;
 
 use super::Limits;
 use super::tree::{Entry, Kind, Piece, content_of, copy, encoded, list_of};
+use crate::sparse::Spans;
 use crate::within::{FOLDER, NO_LINKS, WITHIN, itself};
 
 /// More is no shared memory; each takes some memory here.
@@ -147,18 +149,9 @@ impl Saving<'_> {
     /// Of what was there when it was opened.
     fn pieces(&mut self, file: &File, size: u64) -> io::Result<Vec<Piece>> {
         let mut pieces = Vec::new();
-        let mut at = 0;
-        while at < size {
-            let end = |found: Result<u64, Errno>| match found {
-                Err(Errno::NXIO) => Ok(size),
-                found => found.map(|found| found.min(size)),
-            };
-            let from = end(seek(file, SeekFrom::Data(at)))?;
-            let hole = end(seek(file, SeekFrom::Hole(from)))?;
-            let length = hole.saturating_sub(from);
-            if length == 0 {
-                break;
-            }
+        for span in Spans::of(file, size) {
+            let Range { start: from, end } = span?;
+            let length = end - from;
             if self.end + length > self.most {
                 return Err(io::Error::other("others write to it all the while"));
             }
@@ -169,7 +162,6 @@ impl Saving<'_> {
             copy((file, from), (to, self.end), length, self.limits)?;
             pieces.push(Piece { from, length, at: self.end });
             self.end += length;
-            at = hole;
         }
         Ok(pieces)
     }

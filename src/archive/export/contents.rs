@@ -59,16 +59,19 @@ pub(super) fn layers<'a>(source: &'a Source<'_>, small: &'a Small) -> Result<Vec
     }
     first.push(Member { name: format!("{IMAGE_FOLDER}/"), content: Content::Folder });
     first.push(bytes(format!("{IMAGE_FOLDER}/{}", manifest::FILE_NAME), &small.manifest));
+    let mut changes = None;
     for (name, size) in &source.manifest.files {
         let open = Box::new(|| (source.open)(name));
         let content = Content::File { size: *size, open };
-        first.push(Member { name: format!("{IMAGE_FOLDER}/{name}"), content });
+        match name == ROOTFS_FILE {
+            true => changes = Some(Member { name: name.clone(), content }),
+            false => first.push(Member { name: format!("{IMAGE_FOLDER}/{name}"), content }),
+        }
     }
-    let mut layers = vec![first];
     if let Some(path) = beside(source, ROOTFS_FILE) {
-        layers.push(vec![file_beside(ROOTFS_FILE, path)?]);
+        changes = Some(file_beside(ROOTFS_FILE, path)?);
     }
-    Ok(layers)
+    Ok([first].into_iter().chain(changes.map(|changes| vec![changes])).collect())
 }
 
 fn file_beside<'a>(name: &str, path: &'a PathBuf) -> Result<Member<'a>, Error> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use cryo::checkpoint::Figures;
 use cryo::checkpoint::manifest::{Manifest, Network};
 use cryo::criu;
+use cryo::rootfs::Had;
 
 use super::limits;
 use crate::command::answer::time;
@@ -53,7 +54,21 @@ fn ours(folder: &Path, manifest: &Manifest) -> Vec<(&'static str, String)> {
         ("Options", options(&manifest.options)),
         ("Times", times(&manifest.figures)),
         ("Size", sizes(manifest, &files)),
+        ("Files", manifest.rootfs.as_ref().map_or_else(String::new, changes)),
     ]
+}
+
+/// What was changed in the root file system.
+fn changes(had: &Had) -> String {
+    let of = had.base.image.as_ref().map(|image| format!(", of {image}")).unwrap_or_default();
+    match (&had.layer, &had.left) {
+        (Some(layer), _) => {
+            let files = count(usize::try_from(layer.files).unwrap_or(usize::MAX), "file", "files");
+            format!("{} in {files} changed in the root file system{of}", size(layer.bytes))
+        }
+        (None, Some(left)) => format!("changed ones aren't here: {left}"),
+        (None, None) => String::new(),
+    }
 }
 
 fn holds(contents: &Contents) -> String {

@@ -3,6 +3,12 @@
 use super::{Cause, cause};
 
 pub(super) const CAUSES: &[Cause] = &[
+    // Our own part of it.
+    cause(
+        &["what changed in the root file system can't be copied: *"],
+        "what changed in its root file system can't be copied: {}",
+        "make room for it, or set the annotation cryo.rootfs=leave",
+    ),
     // Connections and sockets.
     cause(
         &["Connected TCP socket, consider"],
