@@ -4,12 +4,10 @@
 //! with layers laid out like the checkpoint archives of Kubernetes and Podman. Written and
 //! read as a stream: neither needs a second copy of the memory on the disk.
 //!
-//! The shim links none of it.
-#![cfg(feature = "command")]
+//! The shim itself never gets so far: what it needs of this, a process of its own does.
 
 mod annotations;
 mod blobs;
-mod compressed;
 mod draft;
 pub mod export;
 mod gauge;
@@ -26,5 +24,5 @@ mod verify;
 
 pub use export::{Compression, Exported, Source, export, export_plain};
 pub use gauge::Progress;
-pub use import::{Imported, Limits, import};
+pub use import::{Imported, Limits, import, import_image};
 pub use layout::{ContainerConfig, is_beside};

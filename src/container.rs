@@ -4,6 +4,7 @@
 //! Dropping a handle, or the future that awaits an answer, changes nothing: what was
 //! begun is finished or rolled back, and the next one who asks learns which.
 
+mod annotated;
 mod driver;
 mod exec;
 mod lifecycle;
@@ -24,7 +25,7 @@ use crate::outside::Outside;
 use crate::policy::{self, NotAllowed, Policy};
 use crate::reaper::{Exit, Reaper};
 use crate::stdio::{self, Paths};
-use crate::{bundle, checkpoint, restore, runtime};
+use crate::{bundle, checkpoint, outside, restore, runtime};
 use driver::Request;
 pub use lifecycle::{Live, Subject, clean_up};
 pub(crate) use lifecycle::{claim_cgroup, is_occupied, is_shared, remove_unfinished};
@@ -144,6 +145,10 @@ pub enum Error {
     Restarted(#[from] Restarted),
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
+    #[error(transparent)]
+    Unclear(#[from] annotated::Error),
+    #[error(transparent)]
+    Outside(#[from] outside::Error),
     #[error(transparent)]
     Bundle(#[from] bundle::Error),
     #[error("cannot write {}: {source}", path.display())]

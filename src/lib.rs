@@ -8,6 +8,7 @@ pub mod archive;
 pub mod bundle;
 pub mod cgroup;
 pub mod checkpoint;
+mod compressed;
 pub mod container;
 pub mod criu;
 pub mod docker;

@@ -4,6 +4,7 @@
 mod hooks;
 mod metrics;
 mod node_file;
+mod source;
 mod store;
 mod wishes;
 
@@ -16,6 +17,7 @@ use serde::Deserialize;
 pub use hooks::{Hook, Stage};
 pub use metrics::MetricsSection;
 pub use node_file::{NodeFile, NotAllowed};
+pub use source::{Member, Source, Wish};
 pub use store::{Compress, Data, StoreSection};
 use wishes::{NAMES, Problem, Wishes};
 pub use wishes::{NetworkLock, Tcp};
@@ -83,7 +85,7 @@ impl Policy {
         let mut asked = Wishes::default();
         for (name, value) in annotations {
             let Some(wish) = name.strip_prefix(PREFIX) else { continue };
-            if name == RESTORE_FROM {
+            if source::is_wish(name, annotations) {
                 continue;
             }
             asked.take(wish, value).map_err(|problem| Error::of(problem, name, value))?;

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::Spec;
 use crate::mount::table;
+pub use apply::{Problem, apply};
 pub use helper::Error;
 pub use overlay::Overlay;
 use overlay::Root;

@@ -15,6 +15,7 @@ mod disk;
 mod draft;
 mod entry;
 mod error;
+mod fetched;
 mod id;
 pub(crate) mod lock;
 mod pack;
@@ -38,7 +39,7 @@ pub use id::Id;
 use lock::{Failure, How, Lock};
 pub use pack::{Packed, Which};
 pub use prune::{Pruned, Removed, await_pruning};
-pub use record::{Content, Description, Record};
+pub use record::{Content, Description, Origin, Record};
 pub use size::Size;
 pub use verify::{Checked, Report};
 

@@ -11,6 +11,8 @@ use std::io::{self, BufReader, Read, Seek};
 
 use tar::{EntryType, Header};
 
+use crate::compressed;
+
 pub(crate) const BLOCK: usize = 512;
 /// Of a member, and of what a link leads to; no path that can be opened is longer.
 pub(crate) const MOST_NAME: u64 = 4096;
@@ -146,10 +148,45 @@ impl<R: Read> Tape<R> {
     }
 }
 
-impl Tape<BufReader<File>> {
-    /// Of a file, from where it stands: what isn't read isn't looked at.
-    pub(crate) fn of_file(file: File) -> Tape<BufReader<File>> {
-        Tape { skip: leap_over, ..Tape::new(BufReader::with_capacity(BUFFER, file)) }
+/// What can be read more than once: a file, that may be compressed.
+pub(crate) enum Source {
+    /// What isn't read of it isn't looked at.
+    Plain(BufReader<File>),
+    Compressed(Box<dyn Read>),
+}
+
+impl Source {
+    /// From its beginning.
+    pub(crate) fn of(file: &File) -> io::Result<Source> {
+        let mut file = file.try_clone()?;
+        file.rewind()?;
+        let is_plain = !compressed::is_compressed(&file)?;
+        Ok(match is_plain {
+            true => Source::Plain(BufReader::with_capacity(BUFFER, file)),
+            false => Source::Compressed(compressed::opened(file)?),
+        })
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Source::Plain(file) => file.read(buffer),
+            Source::Compressed(content) => content.read(buffer),
+        }
+    }
+}
+
+impl Tape<Source> {
+    pub(crate) fn of_file(file: &File) -> io::Result<Tape<Source>> {
+        Ok(Tape { skip: pass_over, ..Tape::new(Source::of(file)?) })
+    }
+}
+
+fn pass_over(input: &mut Source, bytes: u64) -> io::Result<()> {
+    match input {
+        Source::Plain(file) => leap_over(file, bytes),
+        Source::Compressed(content) => read_over(content, bytes),
     }
 }
 

@@ -7,7 +7,9 @@
 //! long as the dump takes.
 
 mod copy;
+mod fetch;
 pub(crate) mod outside;
+mod pull;
 mod restore;
 
 use cryo_protos::runc;

@@ -76,7 +76,7 @@ pub(crate) async fn make_room(address: &str, namespace: &str, container: &str) -
 /// What containerd holds that is in the way.
 async fn ask(address: &str, namespace: &str, container: &str) -> Result<Option<(Client, Held)>, GrpcError> {
     let containerd = Client::connect(address, namespace).await?;
-    let VersionAnswer { version } = containerd.call(VERSION, &Nothing {}).await?;
+    let version = version(&containerd).await?;
     if !is_first(&version) {
         return Ok(None);
     }
@@ -87,7 +87,11 @@ async fn ask(address: &str, namespace: &str, container: &str) -> Result<Option<(
     Ok(is_held.then_some((containerd, Held { version, digest })))
 }
 
-fn is_first(version: &str) -> bool {
+pub(crate) async fn version(containerd: &Client) -> Result<String, GrpcError> {
+    Ok(containerd.call::<VersionAnswer>(VERSION, &Nothing {}).await?.version)
+}
+
+pub(crate) fn is_first(version: &str) -> bool {
     version.trim_start_matches('v').starts_with("1.")
 }
 

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h2::RecvStream;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use prost::Message;
@@ -13,6 +14,8 @@ use tokio::task::AbortHandle;
 
 /// Before each message: whether it is compressed, and its length.
 const FRAME: usize = 5;
+/// What may be on its way at once.
+const WINDOW: u32 = 1 << 20;
 /// More than any answer that is asked for here.
 const LONGEST_ANSWER: usize = 64 << 20;
 const OK: u32 = 0;
@@ -44,7 +47,11 @@ impl Client {
     /// `address` is containerd's gRPC socket.
     pub(crate) async fn connect(address: &str, namespace: &str) -> Result<Client, Error> {
         let stream = UnixStream::connect(address.trim_start_matches("unix://")).await?;
-        let (requests, connection) = h2::client::handshake(stream).await?;
+        let (requests, connection) = h2::client::Builder::new()
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(2 * WINDOW)
+            .handshake(stream)
+            .await?;
         let connection = tokio::spawn(async move {
             // Whoever waits for an answer learns of the end as well.
             let _ = connection.await;
@@ -62,6 +69,16 @@ impl Client {
         method: &str,
         message: &impl Message,
     ) -> Result<A, Error> {
+        let mut answers = self.stream(method, message).await?;
+        let answer = answers.next().await?.ok_or_else(|| Error::Garbled("there is none".to_owned()))?;
+        match answers.next::<A>().await? {
+            None => Ok(answer),
+            Some(_) => Err(Error::Garbled("it isn't one message".to_owned())),
+        }
+    }
+
+    /// A call with any number of answers.
+    pub(crate) async fn stream(&self, method: &str, message: &impl Message) -> Result<Answers, Error> {
         let request = Request::post(format!("http://containerd/{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -72,21 +89,33 @@ impl Client {
         let mut requests = self.requests.clone().ready().await?;
         let (answer, mut body) = requests.send_request(request, false)?;
         body.send_data(frame(message), true)?;
-        let (head, mut body) = answer.await?.into_parts();
+        let (head, body) = answer.await?.into_parts();
         // An error without a message comes in the head alone.
         check(&head.headers)?;
-        let mut data = BytesMut::new();
-        while let Some(chunk) = poll_fn(|context| body.poll_data(context)).await {
-            let chunk = chunk?;
-            body.flow_control().release_capacity(chunk.len())?;
-            data.put(chunk);
-            if data.len() > LONGEST_ANSWER {
-                return Err(Error::Garbled("it is too long".to_owned()));
+        Ok(Answers { body, data: BytesMut::new() })
+    }
+}
+
+/// What comes back, one message after the other.
+pub(crate) struct Answers {
+    body: RecvStream,
+    data: BytesMut,
+}
+
+impl Answers {
+    pub(crate) async fn next<A: Message + Default>(&mut self) -> Result<Option<A>, Error> {
+        loop {
+            if let Some(answer) = unframe(&mut self.data)? {
+                return Ok(Some(answer));
             }
+            let Some(chunk) = poll_fn(|context| self.body.poll_data(context)).await else { break };
+            let chunk = chunk?;
+            self.body.flow_control().release_capacity(chunk.len())?;
+            self.data.put(chunk);
         }
-        let trailers = poll_fn(|context| body.poll_trailers(context)).await?;
+        let trailers = poll_fn(|context| self.body.poll_trailers(context)).await?;
         check(&trailers.unwrap_or_default())?;
-        unframe(data.freeze())
+        if self.data.is_empty() { Ok(None) } else { Err(Error::Garbled("it is cut short".to_owned())) }
     }
 }
 
@@ -104,11 +133,20 @@ fn frame(message: &impl Message) -> Bytes {
     data.freeze()
 }
 
-fn unframe<A: Message + Default>(mut data: Bytes) -> Result<A, Error> {
-    if data.len() < FRAME || data.get_u8() != 0 || data.get_u32() as usize != data.len() {
-        return Err(Error::Garbled("it isn't one plain message".to_owned()));
+/// The next message, if all of it is there.
+fn unframe<A: Message + Default>(data: &mut BytesMut) -> Result<Option<A>, Error> {
+    let Some((head, rest)) = data.split_first_chunk::<FRAME>() else { return Ok(None) };
+    let [compressed, length @ ..] = *head;
+    let length = u32::from_be_bytes(length) as usize;
+    if compressed != 0 || length > LONGEST_ANSWER {
+        return Err(Error::Garbled("it isn't a plain message, or too long".to_owned()));
     }
-    A::decode(data).map_err(|error| Error::Garbled(error.to_string()))
+    if rest.len() < length {
+        return Ok(None);
+    }
+    data.advance(FRAME);
+    let message = A::decode(data.split_to(length)).map_err(|error| Error::Garbled(error.to_string()))?;
+    Ok(Some(message))
 }
 
 fn check(headers: &HeaderMap) -> Result<(), Error> {
@@ -132,13 +170,21 @@ mod tests {
     fn a_message_survives_its_frame() {
         let framed = frame(&"text".to_owned());
         assert_eq!(&framed[..FRAME], [0, 0, 0, 0, 6]);
-        assert_eq!(unframe::<String>(framed).unwrap(), "text");
+        let mut two = BytesMut::from(&[&framed[..], &framed[..]].concat()[..]);
+        for _ in 0..2 {
+            assert_eq!(unframe::<String>(&mut two).unwrap().as_deref(), Some("text"));
+        }
+        assert_eq!(unframe::<String>(&mut two).unwrap(), None);
     }
 
     #[test]
-    fn anything_but_one_plain_message_is_garbled() {
-        for data in [&[][..], &[0, 0, 0, 0], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 2, 10], &[0, 0, 0, 0, 1, 10]] {
-            assert!(matches!(unframe::<String>(Bytes::copy_from_slice(data)), Err(Error::Garbled(_))));
+    fn what_is_no_plain_message_is_garbled_and_what_isnt_whole_waits() {
+        let read = |data: &[u8]| unframe::<String>(&mut BytesMut::from(data));
+        for data in [&[][..], &[0, 0, 0, 0], &[0, 0, 0, 0, 2, 10]] {
+            assert_eq!(read(data).unwrap(), None, "{data:?}");
+        }
+        for data in [&[1, 0, 0, 0, 0][..], &[0, 255, 0, 0, 0], &[0, 0, 0, 0, 1, 10]] {
+            assert!(matches!(read(data), Err(Error::Garbled(_))), "{data:?}");
         }
     }
 

@@ -51,7 +51,10 @@ pub fn run() -> ExitCode {
             Err(error) => Err(Error::other(error)),
         },
         Some(helper::ARGUMENT) => return helper::run(&words[1..]),
-        Some(outside::ARGUMENT) => outside::run(&words[1..]),
+        Some(outside::ARGUMENT) => match outside::run(&words[1..]) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         _ => Args::parse(words).map_err(Error::usage).and_then(|args| dispatch(&name, &args)),
     };
     match result {

@@ -27,7 +27,7 @@ pub(crate) const STOPPED: i32 = 3;
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Nothing {}
 
-/// A request about the thing of that id.
+/// A request about the thing of that id, or name, or digest; or nothing but that.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ById {
     #[prost(string, tag = "1")]

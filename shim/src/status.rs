@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use cryo::checkpoint;
 use cryo::checkpoint::image;
 use cryo::container::Error;
+use cryo::outside::Why;
 use cryo::policy::{self, NotAllowed};
 use cryo::restore::{self, fit};
 use cryo::rootfs;
@@ -42,7 +43,10 @@ fn code(error: &Error) -> Code {
         Error::Finished | Error::NoExec(_) | Error::Gone => Code::NOT_FOUND,
         Error::ExecExists(_) => Code::ALREADY_EXISTS,
         Error::NotAllowed(
-            NotAllowed::Elsewhere { .. } | NotAllowed::NotStored { .. } | NotAllowed::Denied(_),
+            NotAllowed::Elsewhere { .. }
+            | NotAllowed::NotStored { .. }
+            | NotAllowed::Foreign { .. }
+            | NotAllowed::Denied(_),
         ) => Code::PERMISSION_DENIED,
         Error::NotAllowed(NotAllowed::Store(error)) => of_store(error),
         Error::NotAllowed(NotAllowed::Unreadable { .. } | NotAllowed::Open(_)) => Code::FAILED_PRECONDITION,
@@ -51,9 +55,16 @@ fn code(error: &Error) -> Code {
         Error::Policy(
             policy::Error::Forbidden { .. } | policy::Error::Denied { .. } | policy::Error::Above { .. },
         ) => Code::PERMISSION_DENIED,
-        Error::Invalid(_) | Error::Policy(_) | Error::NotAllowed(NotAllowed::Relative(_)) => {
-            Code::INVALID_ARGUMENT
-        }
+        Error::Invalid(_)
+        | Error::Policy(_)
+        | Error::NotAllowed(NotAllowed::Relative(_) | NotAllowed::Reference(_)) => Code::INVALID_ARGUMENT,
+        Error::Unclear(_) => Code::FAILED_PRECONDITION,
+        Error::Outside(error) => match error.why {
+            Why::Missing => Code::NOT_FOUND,
+            Why::Untrusted => Code::DATA_LOSS,
+            Why::TooSlow => Code::DEADLINE_EXCEEDED,
+            Why::Other => Code::FAILED_PRECONDITION,
+        },
         Error::Signal { source, .. } if source.kind() == ErrorKind::InvalidInput => Code::INVALID_ARGUMENT,
         Error::Stdio(error) => of_stdio(error),
         Error::Runtime(error) => of_runtime(error),

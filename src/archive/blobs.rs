@@ -6,12 +6,12 @@ use std::io::{self, Cursor, Read};
 
 use serde::de::DeserializeOwned;
 
-use super::compressed;
 use super::import::Error;
 use super::members::{Member, Members, Room};
 use super::oci::{self, Annotations, Descriptor, Image, Index, Layout};
 use super::summed::{Sum, Summed};
 use super::unpack::{Unpacking, small};
+use crate::compressed;
 
 /// A manifest, a configuration, layers; and what others add to their images.
 const MOST_BLOBS: usize = 64;
@@ -54,6 +54,30 @@ impl<'a> Blobs<'a> {
         Some(named(image).fold(0, |sum: u64, blob| sum.saturating_add(blob.size)))
     }
 
+    /// Those of an image whose manifest is known by its digest and size, for its blobs to come.
+    pub(super) fn of_image(room: &'a Room, digest: &str, size: u64) -> Blobs<'a> {
+        let manifest = Descriptor {
+            media_type: oci::IMAGE.to_owned(),
+            digest: digest.to_owned(),
+            size,
+            platform: None,
+            annotations: Annotations::new(),
+        };
+        let index = Index {
+            schema_version: 2,
+            media_type: oci::INDEX.to_owned(),
+            manifests: vec![manifest],
+            annotations: Annotations::new(),
+        };
+        Blobs { has_layout: true, index: Some(index), ..Blobs::new(room) }
+    }
+
+    /// What the manifest names, once it is there.
+    pub(super) fn named(&self) -> Vec<(String, u64)> {
+        let image = self.image.iter().flat_map(named);
+        image.map(|blob| (blob.digest.clone(), blob.size)).collect()
+    }
+
     pub(super) fn member<R: Read>(
         &mut self,
         member: &Member,
@@ -70,15 +94,15 @@ impl<'a> Blobs<'a> {
             }
             oci::INDEX_FILE if self.index.is_some() => return Err(twice(member)),
             oci::INDEX_FILE => self.index = Some(parsed(&member.name, &text(member, content)?)?),
-            _ => self.blob(member, content, unpacking)?,
+            _ => return self.blob(member, content, unpacking),
         }
         self.find_image()
     }
 
-    fn blob<R: Read>(
+    pub(super) fn blob(
         &mut self,
         member: &Member,
-        content: &mut Members<'_, R>,
+        content: &mut dyn Read,
         unpacking: &mut Unpacking,
     ) -> Result<(), Error> {
         let digest =
@@ -100,7 +124,7 @@ impl<'a> Blobs<'a> {
             return Err(Error::damaged(format!("{} isn't what its name says", short(&digest))));
         }
         self.blobs.insert(digest, Blob { size: member.size, json });
-        Ok(())
+        self.find_image()
     }
 
     fn find_image(&mut self) -> Result<(), Error> {

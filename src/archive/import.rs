@@ -9,16 +9,17 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::blobs::Blobs;
-use super::compressed;
 use super::draft::Draft;
 pub use super::draft::{Files, Stored};
 use super::gauge::{Gauge, Gauged, Progress};
 use super::layout::ContainerConfig;
-use super::members::{Members, Room};
-use super::oci::Annotations;
+use super::members::{Member, Members, Room};
+use super::oci::{self, Annotations};
 use super::unpack::Unpacking;
 use super::verify::{self, short};
 use crate::checkpoint::manifest::Manifest;
+use crate::compressed;
+use crate::store::Description;
 use crate::tape;
 
 /// Of CRIU's files, every process has about eight.
@@ -93,6 +94,41 @@ impl Limits {
     }
 }
 
+/// Opens a part of an image by its digest.
+pub type Open<'a> = dyn FnMut(&str) -> io::Result<Box<dyn Read + 'a>> + 'a;
+
+/// The same of an image whose parts are fetched one after the other, beginning with its
+/// manifest. Nothing is believed of who brings them, either.
+pub fn import_image(
+    (digest, size): (&str, u64),
+    open: &mut Open<'_>,
+    into: &Path,
+    limits: &Limits,
+) -> Result<Imported, Error> {
+    let mut unpacking = Unpacking::new(Draft::open(into, limits.bytes)?);
+    let room = limits.room();
+    let mut blobs = Blobs::of_image(&room, digest, size);
+    let mut left = vec![(digest.to_owned(), size)];
+    let mut done: Vec<(String, u64)> = Vec::new();
+    while let Some((digest, size)) = left.pop() {
+        let name = format!("{}{}", oci::BLOBS, digest.trim_start_matches("sha256:"));
+        let member = Member { name, size, is_folder: false };
+        let content = open(&digest).map_err(Error::reading)?;
+        blobs.blob(&member, &mut content.take(size), &mut unpacking)?;
+        done.push((digest, size));
+        if done.len() == 1 {
+            // The last is taken first; an empty layer may be named twice.
+            left = blobs.named();
+            left.retain(|blob| !done.contains(blob));
+            left.sort();
+            left.dedup();
+        }
+    }
+    let (digest, annotations) = blobs.finish()?;
+    verify::check(&unpacking)?;
+    Ok(Imported::of(unpacking, digest, annotations))
+}
+
 /// Unpacks a checkpoint into an empty folder. On failure the folder is empty again.
 pub fn import(
     input: impl Read,
@@ -123,9 +159,30 @@ pub fn import(
     let (digest, annotations) = if is_plain { (None, Annotations::new()) } else { blobs.finish()? };
     verify::check(&unpacking)?;
     gauge.borrow_mut().finish();
-    let Unpacking { draft, manifest, config, files, beside, left_out } = unpacking;
-    draft.keep();
-    Ok(Imported { manifest, files, beside, config, annotations, digest, left_out })
+    Ok(Imported::of(unpacking, digest, annotations))
+}
+
+impl Imported {
+    fn of(unpacking: Unpacking, digest: Option<String>, annotations: Annotations) -> Imported {
+        let Unpacking { draft, manifest, config, files, beside, left_out } = unpacking;
+        draft.keep();
+        Imported { manifest, files, beside, config, annotations, digest, left_out }
+    }
+
+    /// What the store is told about it.
+    pub fn described(self) -> Description {
+        let digests = self.files.into_iter().chain(self.beside);
+        let digests = digests.map(|(name, stored)| (name, stored.digest)).collect();
+        let manifest = self.manifest;
+        let container = manifest.as_ref().map(|manifest| manifest.container.clone());
+        Description {
+            container: container.or_else(|| self.config.map(|config| config.name)).unwrap_or_default(),
+            namespace: manifest.as_ref().map(|manifest| manifest.namespace.clone()).unwrap_or_default(),
+            taken_at: manifest.map_or(0, |manifest| manifest.taken_at),
+            digests,
+            ..Description::default()
+        }
+    }
 }
 
 impl From<tape::Error> for Error {

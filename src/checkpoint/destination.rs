@@ -230,6 +230,7 @@ impl Shelved {
             taken_at: manifest.taken_at,
             pinned,
             claims: self.claim.iter().cloned().collect(),
+            origin: None,
             digests: digests(self.draft.folder(), manifest, self.follower.take()),
         };
         match self.draft.commit(about.clone(), Durable::Soon) {

@@ -18,6 +18,7 @@ use super::figures::Figures;
 use super::injected::Injected;
 use crate::bundle::{self, CONFIG, Sharing, Spec, User};
 use crate::criu::{self, images};
+use crate::policy::Member;
 use crate::rootfs::Had;
 use crate::runtime::{Flavour, Version};
 use crate::store::Id;
@@ -32,6 +33,9 @@ pub struct Manifest {
     pub version: u32,
     pub sealed: bool,
     pub container: String,
+    /// What it is called in its pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     pub namespace: String,
     /// Milliseconds since 1970.
     pub taken_at: u64,
@@ -137,6 +141,7 @@ impl Manifest {
             version: VERSION,
             sealed: false,
             container: subject.id.clone(),
+            name: Member::of(&subject.spec.annotations).map(|member| member.name),
             namespace: subject.namespace.clone(),
             taken_at: now(),
             left_running,

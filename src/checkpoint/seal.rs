@@ -28,6 +28,7 @@ pub fn from_criu(action: &str, folder: &Path) -> io::Result<()> {
     }
     // Once more: it may have been sent something during the dump.
     keep_unread(folder, criu::first_process()?)?;
+    keep_rootfs(folder)?;
     seal(folder, |_| {}).map(drop)
 }
 
@@ -36,7 +37,6 @@ pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<Man
     let mut manifest = Manifest::read(folder)?;
     let seals = !manifest.sealed;
     if seals {
-        keep_rootfs(folder, &mut manifest)?;
         forget_network(folder, &manifest)?;
         timers::wind_up(folder)?;
         mountpoints::forget_deletions(folder)?;
@@ -50,12 +50,13 @@ pub fn seal(folder: &Path, update: impl FnOnce(&mut Manifest)) -> io::Result<Man
 }
 
 /// What CRIU has given a name to, for files that have none, is among the changes.
-fn keep_rootfs(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
+fn keep_rootfs(folder: &Path) -> io::Result<()> {
+    let mut manifest = Manifest::read(folder)?;
     let Some(had) = &mut manifest.rootfs else { return Ok(()) };
     let Some(overlay) = &had.overlay else { return Ok(()) };
     let failed = |error: io::Error| io::Error::new(error.kind(), format!("{ROOTFS_FAILED}{error}"));
     had.layer = Some(rootfs::save(overlay, folder).map_err(failed)?);
-    Ok(())
+    manifest.write(folder, false)
 }
 
 fn list_files(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {

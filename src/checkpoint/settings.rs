@@ -28,8 +28,9 @@ impl Attempt<'_> {
     pub(super) fn config(&self, has_hooks: bool) -> Config {
         let policy = &self.request.policy;
         let mut config = Config::new(policy);
-        if self.request.exit || has_hooks {
-            // Called back before the kill; see `seal::from_criu`.
+        let keeps_files = self.had.as_ref().is_some_and(|had| had.overlay.is_some());
+        if self.request.exit || has_hooks || keeps_files {
+            // Called back while everything stands still; see `seal::from_criu`.
             config = config.set("action-script", criu::our_script());
         }
         if self.remaps_links() {

@@ -336,9 +336,10 @@ fn taken_at(record: &Record) -> Option<u64> {
     Some(record.taken_at).filter(|taken| *taken > 0)
 }
 
-/// By a client, who alone can use that name.
+/// By a client, who alone can use that name, or in a registry.
 fn named(record: &Record) -> Option<String> {
-    record.claims.first().and_then(Claim::name).map(|name| format!("({name})"))
+    let origin = || record.origin.as_ref().map(|origin| origin.reference.clone());
+    record.claims.first().and_then(Claim::name).map(|name| format!("({name})")).or_else(origin)
 }
 
 fn bytes(record: &Record) -> u64 {

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use cryo::archive::{self, Compression, Imported, Limits, Source};
+use cryo::archive::{self, Compression, Limits, Source};
 use cryo::checkpoint::image::Image;
 use cryo::checkpoint::manifest::Manifest;
-use cryo::store::{Description, Durable, Held, Wish};
+use cryo::store::{Durable, Held, Wish};
 
 use super::answer::{finish, say};
 use super::place::{self, Shelf};
@@ -158,7 +158,7 @@ fn imported(options: &Import) -> Result<String, String> {
         archive::import(input, draft.folder(), &limits, report).map_err(|error| error.to_string())?;
     drop(bar);
     let left_out = imported.left_out.clone();
-    let entry = draft.commit(described(imported), Durable::Now).map_err(|error| error.to_string())?;
+    let entry = draft.commit(imported.described(), Durable::Now).map_err(|error| error.to_string())?;
     shelf.note_size();
     let mut text = format!("{name} ({})\n", entry.id());
     if !left_out.is_empty() {
@@ -171,20 +171,6 @@ fn imported(options: &Import) -> Result<String, String> {
 fn own_name(archive: &Path) -> String {
     let name = archive.file_name().unwrap_or_default().to_string_lossy();
     name.split('.').next().unwrap_or_default().to_owned()
-}
-
-fn described(imported: Imported) -> Description {
-    let digests = imported.files.into_iter().chain(imported.beside);
-    let digests = digests.map(|(name, stored)| (name, stored.digest)).collect();
-    let manifest = imported.manifest;
-    let container = manifest.as_ref().map(|manifest| manifest.container.clone());
-    Description {
-        container: container.or_else(|| imported.config.map(|config| config.name)).unwrap_or_default(),
-        namespace: manifest.as_ref().map(|manifest| manifest.namespace.clone()).unwrap_or_default(),
-        taken_at: manifest.map_or(0, |manifest| manifest.taken_at),
-        digests,
-        ..Description::default()
-    }
 }
 
 #[cfg(test)]

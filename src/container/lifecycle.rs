@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Create, Error, Node, Options};
+use super::{Create, Error, Node, Options, annotated};
 use crate::bundle::{self, ROOTFS, Spec, write_atomically};
 use crate::cgroup::Cgroup;
 use crate::criu::lock;
@@ -106,7 +106,7 @@ impl Subject {
 pub(super) async fn create(mut create: Create, node: &Node) -> Result<New, Error> {
     node.stops.check(&create.namespace, &create.id, create.checkpoint.is_some())?;
     if create.checkpoint.is_none() {
-        create.checkpoint = annotated_checkpoint(&create, node).await?;
+        create.checkpoint = annotated::checkpoint(&create, node).await?;
     }
     let root = create.bundle.join(ROOTFS);
     if let Some(image) = &create.checkpoint {
@@ -126,16 +126,6 @@ pub(super) async fn create(mut create: Create, node: &Node) -> Result<New, Error
     }
     let (subject, init) = result?;
     Ok(New { subject, rootfs: create.rootfs, checkpoint: create.checkpoint, init })
-}
-
-/// The checkpoint that the container itself asks to start from. What a client names goes
-/// before: it may be a later one.
-async fn annotated_checkpoint(create: &Create, node: &Node) -> Result<Option<PathBuf>, Error> {
-    let mut spec = Spec::read(&create.bundle)?;
-    let Some(named) = spec.annotations.remove(policy::RESTORE_FROM) else { return Ok(None) };
-    let policy = node.policy.clone();
-    let source = aside(move || NodeFile::restore_source(&policy, Path::new(&named)));
-    Ok(Some(source.await?))
 }
 
 /// What holds for the container at this moment: the node's owner may change it any time.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::hooks::{self, Hook};
 use super::metrics::{self, MetricsSection};
+use super::source::{self, SCHEME, Source};
 use super::store::{self, StoreSection};
 use super::wishes::{NAMES, NetworkLock, Problem, Tcp, Wishes, bytes, duration};
 use super::{Error, PREFIX, RESTORE_FROM, Runtime};
@@ -18,6 +19,8 @@ use crate::store::{Error as StoreError, Store};
 
 /// What could widen a container's rights or reach beyond it: only if the node's owner says so.
 const RESTRICTED: [&str; 3] = ["cryo.external-unix-sockets", "cryo.cgroups", "cryo.lsm-profile"];
+/// As containerd's own documents call it.
+const REGISTRY_HOSTS: &str = "/etc/containerd/certs.d";
 /// Deleted files can't fill a disk with their copies.
 const GHOST_LIMIT: &str = "1G";
 
@@ -26,6 +29,9 @@ const GHOST_LIMIT: &str = "1G";
 pub struct NodeFile {
     /// Folders that containers may be restored from by annotation, with all below.
     restore_from: Vec<PathBuf>,
+    /// Of images in registries, where their references begin.
+    references: Vec<String>,
+    registry_hosts: PathBuf,
     /// Annotations that containers may have beyond those that are safe, and that they may not.
     allow: Vec<String>,
     deny: Vec<String>,
@@ -54,7 +60,8 @@ struct Limit<T> {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Written {
-    restore_from: Vec<PathBuf>,
+    restore_from: Vec<String>,
+    registry_hosts: Option<PathBuf>,
     allow: Vec<String>,
     deny: Vec<String>,
     plugins: Option<PathBuf>,
@@ -84,6 +91,15 @@ pub enum NotAllowed {
     Open(PathBuf),
     #[error("annotation {RESTORE_FROM}={}: give the name of a checkpoint in the store, or an absolute path without '..'", .0.display())]
     Relative(PathBuf),
+    #[error(
+        "annotation {RESTORE_FROM}={SCHEME}{0}: give a registry, a repository and a tag or digest, like {SCHEME}registry.example/team/web:warm"
+    )]
+    Reference(String),
+    #[error(
+        "annotation {RESTORE_FROM}={SCHEME}{reference}: this node doesn't allow restores from there: its owner does with restore_from = [\"{SCHEME}REGISTRY/REPOSITORY\"] in {}",
+        file.display()
+    )]
+    Foreign { reference: String, file: PathBuf },
     #[error(
         "annotation {RESTORE_FROM}={}: this node doesn't allow restores from there: its owner does with restore_from = [\"FOLDER\"] in {}",
         path.display(), file.display()
@@ -135,8 +151,19 @@ impl NodeFile {
 
     pub(super) fn parse(text: &str) -> Result<NodeFile, String> {
         let written: Written = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        let Written { restore_from, allow, deny, plugins, limits, defaults, hooks, store, metrics, runtime } =
-            written;
+        let Written {
+            restore_from,
+            registry_hosts,
+            allow,
+            deny,
+            plugins,
+            limits,
+            defaults,
+            hooks,
+            store,
+            metrics,
+            runtime,
+        } = written;
         for name in allow.iter().chain(&deny) {
             let known = name.strip_prefix(PREFIX).is_some_and(|wish| NAMES.contains(&wish));
             if !known && name != RESTORE_FROM {
@@ -158,8 +185,11 @@ impl NodeFile {
             return Err(format!("defaults.hooks: there is no [hooks.{missing}]"));
         }
         let (store, metrics) = (store.understood()?, metrics.understood()?);
+        let (references, restore_from) = sources(restore_from)?;
         Ok(NodeFile {
             restore_from,
+            references,
+            registry_hosts: registry_hosts.unwrap_or_else(|| REGISTRY_HOSTS.into()),
             allow,
             deny,
             plugins,
@@ -176,6 +206,11 @@ impl NodeFile {
     /// Folders that containers may be restored from by annotation.
     pub fn restore_folders(&self) -> &[PathBuf] {
         &self.restore_from
+    }
+
+    /// Where containerd finds how to talk to registries.
+    pub fn registry_hosts(&self) -> &Path {
+        &self.registry_hosts
     }
 
     /// Where checkpoints are kept, and for how long.
@@ -226,9 +261,13 @@ impl NodeFile {
         }
     }
 
-    /// The folder that an annotation names, if the node file at `path` allows it: where it
+    /// What an annotation names, if the node file at `path` allows it: of a folder, where it
     /// really is, whatever links lead there.
-    pub fn restore_source(path: &Path, named: &Path) -> Result<PathBuf, NotAllowed> {
+    pub fn restore_source(path: &Path, named: &str) -> Result<Source, NotAllowed> {
+        if let Some(reference) = named.strip_prefix(SCHEME) {
+            return NodeFile::reference(path, reference);
+        }
+        let named = Path::new(named);
         let by_name = is_name(named);
         let leaves = named.components().any(|part| part == Component::ParentDir);
         if !by_name && (!named.is_absolute() || leaves) {
@@ -238,7 +277,23 @@ impl NodeFile {
         if node.denies(RESTORE_FROM) {
             return Err(NotAllowed::Denied(path.to_owned()));
         }
-        if by_name { node.stored(path, named) } else { node.allowed(path, named) }
+        let folder = if by_name { node.stored(path, named) } else { node.allowed(path, named) };
+        folder.map(Source::Folder)
+    }
+
+    fn reference(path: &Path, reference: &str) -> Result<Source, NotAllowed> {
+        let shown = || super::shown(reference);
+        if !source::is_reference(reference) {
+            return Err(NotAllowed::Reference(shown()));
+        }
+        let node = NodeFile::read(path)?;
+        if node.denies(RESTORE_FROM) {
+            return Err(NotAllowed::Denied(path.to_owned()));
+        }
+        if !node.references.iter().any(|allowed| source::is_within(reference, allowed)) {
+            return Err(NotAllowed::Foreign { reference: shown(), file: path.to_owned() });
+        }
+        Ok(Source::Reference(reference.to_owned()))
     }
 
     fn allowed(&self, path: &Path, named: &Path) -> Result<PathBuf, NotAllowed> {
@@ -269,6 +324,17 @@ impl NodeFile {
         }
         let entry = Store::open(root).and_then(|store| store.find(&named.to_string_lossy()));
         Ok(entry?.folder)
+    }
+}
+
+/// Images in registries, and folders.
+fn sources(written: Vec<String>) -> Result<(Vec<String>, Vec<PathBuf>), String> {
+    let (references, folders): (Vec<_>, Vec<_>) =
+        written.into_iter().partition(|source| source.starts_with(SCHEME));
+    let references: Vec<_> = references.iter().map(|source| source.replacen(SCHEME, "", 1)).collect();
+    match references.iter().any(|reference| reference.trim_end_matches('/').is_empty()) {
+        true => Err(format!("restore_from: name a registry after {SCHEME}")),
+        false => Ok((references, folders.into_iter().map(PathBuf::from).collect())),
     }
 }
 
@@ -307,13 +373,35 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn source(text: Option<&str>, named: &Path) -> Result<PathBuf, NotAllowed> {
+    fn source(text: Option<&str>, named: impl AsRef<Path>) -> Result<PathBuf, NotAllowed> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.toml");
         if let Some(text) = text {
             fs::write(&file, text).unwrap();
         }
-        NodeFile::restore_source(&file, named)
+        match NodeFile::restore_source(&file, named.as_ref().to_str().unwrap())? {
+            Source::Folder(folder) => Ok(folder),
+            Source::Reference(reference) => Ok(reference.into()),
+        }
+    }
+
+    #[test]
+    fn registries_are_allowed_by_where_references_begin() {
+        let web = "oci://r.io/team/web:warm";
+        for text in ["", "restore_from = [\"/\"]", "restore_from = [\"oci://r.io/other\"]"] {
+            let error = source(Some(text), web).unwrap_err().to_string();
+            assert!(
+                error.contains("doesn't allow restores from there") && error.contains("oci://"),
+                "{error}"
+            );
+        }
+        let allowed = "restore_from = [\"oci://r.io/team\"]";
+        assert_eq!(source(Some(allowed), web).unwrap(), Path::new("r.io/team/web:warm"));
+        assert!(matches!(source(Some(allowed), "oci://r.io/team/web"), Err(NotAllowed::Reference(_))));
+        let denied = format!("deny = [\"cryo.restore-from\"]\n{allowed}");
+        assert!(matches!(source(Some(&denied), web), Err(NotAllowed::Denied(_))));
+        assert!(NodeFile::parse("restore_from = [\"oci://\"]").unwrap_err().contains("name a registry"));
+        assert!(NodeFile::parse(allowed).unwrap().restore_folders().is_empty());
     }
 
     #[test]
@@ -339,7 +427,7 @@ mod tests {
         assert!(matches!(source(Some(&text), &link), Err(NotAllowed::Elsewhere { .. })));
         let above = allowed.path().join("../../etc");
         assert!(source(Some(&text), &above).is_err());
-        assert!(matches!(source(Some(&text), &allowed.path().join("no")), Err(NotAllowed::Missing { .. })));
+        assert!(matches!(source(Some(&text), allowed.path().join("no")), Err(NotAllowed::Missing { .. })));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! next, so that an archive can't be too long for the memory.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::member::{self, Entry, Kind};
 use crate::message::{cut, shown};
-use crate::tape::{self, Head, Tape};
+use crate::tape::{self, Head, Source, Tape};
 use crate::within::{FOLDER, NO_LINKS, WITHIN, itself, place};
 
 /// What no file system that a container is given has as many of.
@@ -30,12 +30,12 @@ const MEGABYTE: u64 = 1 << 20;
 const ABSENT: [Errno; 4] = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::XDEV];
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Problem {
+pub enum Problem {
     #[error("it is damaged: {0}")]
     Damaged(String),
     #[error("'{name}' in it {problem}")]
     Hostile { name: String, problem: &'static str },
-    #[error("{needed} MB are needed and {free} MB are free")]
+    #[error("{needed} MB are needed at least, and {free} MB are free")]
     Full { needed: u64, free: u64 },
     #[error("{needed} files are needed and there is room for {free}")]
     TooMany { needed: u64, free: u64 },
@@ -45,7 +45,7 @@ pub(super) enum Problem {
 
 /// Puts back what is in a layer. Devices are made only for a container that could make them
 /// itself.
-pub(super) fn apply(layer: &File, root: OwnedFd, devices: bool) -> Result<(), Problem> {
+pub fn apply(layer: &File, root: OwnedFd, devices: bool) -> Result<(), Problem> {
     let mut tree = Tree { root, devices, buffer: vec![0; BUFFER] };
     tree.check_room(layer)?;
     each(layer, |entry, _, _| match entry.kind {
@@ -57,16 +57,14 @@ pub(super) fn apply(layer: &File, root: OwnedFd, devices: bool) -> Result<(), Pr
     each(layer, |entry, _, _| if entry.kind == Kind::Folder { tree.date(entry) } else { Ok(()) })
 }
 
-type Content = Tape<BufReader<File>>;
+type Content = Tape<Source>;
 
 fn each(
     layer: &File,
     mut act: impl FnMut(&Entry, &Head, &mut Content) -> io::Result<()>,
 ) -> Result<(), Problem> {
     let reading = |source| Problem::Io { name: super::FILE.to_owned(), source };
-    let mut file = layer.try_clone().map_err(reading)?;
-    file.rewind().map_err(reading)?;
-    let mut members = Tape::of_file(file);
+    let mut members = Tape::of_file(layer).map_err(reading)?;
     while let Some(head) = members.next().map_err(Problem::of)? {
         let name = || cut(&shown(&String::from_utf8_lossy(&head.name())), SHOWN);
         let entry = member::entry(&head).map_err(|problem| Problem::Hostile { name: name(), problem })?;
@@ -84,6 +82,8 @@ struct Tree {
 impl Tree {
     /// Whether there is room for all of it, and every member is one.
     fn check_room(&self, layer: &File) -> Result<(), Problem> {
+        let disk = fstatvfs(&self.root).map_err(|error| Problem::about(String::new(), error.into()))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let (mut members, mut bytes) = (0, 0u64);
         each(layer, |entry, head, _| {
             members += 1;
@@ -91,16 +91,17 @@ impl Tree {
             let is_device = matches!(entry.kind, Kind::Device { .. });
             let refuse = |problem| Err(io::Error::other(Refused(problem)));
             match () {
+                // Nobody looks for the end of what is compressed to next to nothing.
+                () if bytes > free => Err(io::ErrorKind::StorageFull.into()),
                 () if members > MOST_MEMBERS => refuse("is one of too many"),
                 () if is_device && !self.devices => refuse("is a device, and the container may make none"),
                 () => Ok(()),
             }
+        })
+        .map_err(|problem| match problem {
+            _ if bytes > free => Problem::Full { needed: bytes.div_ceil(MEGABYTE), free: free / MEGABYTE },
+            problem => problem,
         })?;
-        let disk = fstatvfs(&self.root).map_err(|error| Problem::about(String::new(), error.into()))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if bytes > free {
-            return Err(Problem::Full { needed: bytes.div_ceil(MEGABYTE), free: free / MEGABYTE });
-        }
         // Some don't count.
         if disk.f_files > 0 && members > disk.f_favail {
             return Err(Problem::TooMany { needed: members, free: disk.f_favail });

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -23,6 +23,8 @@ use crate::sparse::Spans;
 use crate::within::{FOLDER, NO_LINKS, WITHIN, itself};
 
 const BUFFER: usize = 1 << 20;
+/// What stands before a file: its own header, and a PAX header with its content.
+const HEADERS: u64 = 3 * 512;
 /// Of what is left out, so many are named.
 const MOST_NAMES: usize = 16;
 const LONGEST_NAME: usize = 80;
@@ -56,7 +58,7 @@ pub fn save(overlay: &Overlay, image: &Path) -> io::Result<Layer> {
     Ok(Layer { bytes, files, digest: digester.finish(), left_out })
 }
 
-/// What of it takes room; at least, if there is no time to look at all of it.
+/// What a layer will take; at least, if there is no time to look at all of it.
 pub fn bytes(overlay: &Overlay, until: Instant) -> u64 {
     let mut left = vec![overlay.upper.clone()];
     let mut sum: u64 = 0;
@@ -66,9 +68,10 @@ pub fn bytes(overlay: &Overlay, until: Instant) -> u64 {
                 return sum;
             }
             let Ok(found) = entry.metadata() else { continue };
+            sum = sum.saturating_add(HEADERS);
             if found.is_dir() {
                 left.push(entry.path());
-            } else if !found.file_type().is_char_device() {
+            } else {
                 sum = sum.saturating_add(found.blocks().saturating_mul(512));
             }
         }

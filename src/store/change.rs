@@ -34,6 +34,7 @@ impl Store {
     /// Notes that somebody else names it, too.
     pub fn add_claim(&self, id: &Id, claim: Claim) -> Result<Entry, Error> {
         self.change(id, |record| {
+            record.claims.retain(|claim| !claim.is_over());
             if !record.claims.contains(&claim) {
                 record.claims.push(claim);
             }

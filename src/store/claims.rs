@@ -51,6 +51,8 @@ enum Kind {
     Docker,
     /// Any other client's.
     Folder,
+    /// The bundle of a container that began there, and may begin there again.
+    Container,
 }
 
 /// In a client's `cryo.json`, under `store`: where its pages are.
@@ -109,9 +111,20 @@ impl Claim {
         Claim::of(Kind::Folder, folder)
     }
 
+    /// The bundle of a container that starts from there.
+    pub fn container(bundle: &Path) -> io::Result<Claim> {
+        Claim::of(Kind::Container, bundle)
+    }
+
+    /// One that will never hold again.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self, Claim::Known(Place { kind: Kind::Container, folder, .. }) if matches!(exists(folder), Ok(false)))
+    }
+
     /// What its client calls the checkpoint.
     pub fn name(&self) -> Option<String> {
         match self {
+            Claim::Known(Place { kind: Kind::Container, .. }) => None,
             Claim::Known(place) => Some(place.folder.file_name()?.to_string_lossy().into_owned()),
             Claim::Later(_) => None,
         }
@@ -167,6 +180,13 @@ impl Survey {
 
     fn look(&mut self, id: &Id, place: &Place) -> Naming {
         let folder = &place.folder;
+        if place.kind == Kind::Container {
+            // Without its bundle there is no container, whatever else changed on the node.
+            return match exists(folder) {
+                Ok(false) => Naming::Nobody,
+                _ => Naming::By(folder.clone()),
+            };
+        }
         let unreadable =
             |error: io::Error| Naming::Unknown(format!("cannot read {}: {error}", folder.display()));
         match said(folder) {

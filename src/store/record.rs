@@ -37,6 +37,9 @@ pub struct Record {
     /// Who else names it.
     #[serde(default)]
     pub claims: Vec<Claim>,
+    /// Where it was fetched from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Every file of the image.
     pub files: BTreeMap<String, Content>,
     #[serde(flatten)]
@@ -53,6 +56,14 @@ pub struct Content {
     later: Map<String, Value>,
 }
 
+/// An image in a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub reference: String,
+    /// Of its manifest.
+    pub digest: String,
+}
+
 /// What an entry is made with.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
@@ -62,6 +73,7 @@ pub struct Description {
     pub taken_at: u64,
     pub pinned: bool,
     pub claims: Vec<Claim>,
+    pub origin: Option<Origin>,
     /// Of files, as far as they are known: all others are read for theirs.
     pub digests: BTreeMap<String, String>,
 }
@@ -89,9 +101,9 @@ impl Record {
         about: Description,
         files: BTreeMap<String, Content>,
     ) -> Record {
-        let Description { container, namespace, taken_at, pinned, claims, digests: _ } = about;
+        let Description { container, namespace, taken_at, pinned, claims, origin, digests: _ } = about;
         let (version, later) = (VERSION, Map::new());
-        Record { version, id, name, container, namespace, taken_at, pinned, claims, files, later }
+        Record { version, id, name, container, namespace, taken_at, pinned, claims, origin, files, later }
     }
 
     pub(super) fn read(folder: &Path, id: &Id) -> Result<Record, String> {

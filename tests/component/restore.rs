@@ -6,6 +6,7 @@ mod compressed;
 mod copies;
 mod damage;
 mod failures;
+mod files;
 mod namespaces;
 mod unstarted;
 
@@ -39,6 +40,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.extend(bad_images::tests());
     tests.extend(damage::tests());
     tests.extend(failures::tests());
+    tests.extend(files::tests());
     tests
 }
 

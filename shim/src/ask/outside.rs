@@ -1,10 +1,12 @@
 //! What the core asks for. A connection to containerd takes more memory than the shim has
 //! otherwise, so a process of its own does that.
 
-use cryo::outside::{BASE, Outside};
+use std::process::ExitCode;
+
+use cryo::outside::{BASE, FETCH, Outside};
 use cryo::rootfs::Base;
 
-use super::with_containerd;
+use super::{fetch, with_containerd};
 use crate::error::Error;
 use crate::grpc::{Client, Error as GrpcError};
 use crate::messages::{ById, GET_CONTAINER, OfContainer, OfSnapshot, STAT_SNAPSHOT, StatAnswer};
@@ -24,14 +26,24 @@ pub(crate) fn program(address: &str, namespace: &str) -> Outside {
 }
 
 /// What the process does.
-pub(crate) fn run(arguments: &[String]) -> Result<(), Error> {
+pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, Error> {
     match arguments {
         [address, namespace, question, container] if question == BASE => {
             let base = with_containerd(address, namespace, async |containerd| {
                 base(containerd, container).await.map_err(Error::other)
             })?;
             println!("{}", serde_json::to_string(&base).map_err(Error::other)?);
-            Ok(())
+            Ok(ExitCode::SUCCESS)
+        }
+        [address, namespace, question, reference, node_file, bundle] if question == FETCH => {
+            let fetched = fetch::run((address, namespace), reference, node_file.as_ref(), bundle.as_ref());
+            Ok(fetched.map_or_else(
+                |error| {
+                    eprintln!("{error}");
+                    error.status().into()
+                },
+                |()| ExitCode::SUCCESS,
+            ))
         }
         _ => Err(Error::usage("the shim asks itself; there is nothing here for others")),
     }

@@ -33,7 +33,7 @@ impl Small {
             None => Value::Null,
         };
         let name = source.container.or_else(|| annotations::container_name(&spec));
-        let name = name.unwrap_or(&manifest.container);
+        let name = name.or(manifest.name.as_deref()).unwrap_or(&manifest.container);
         let annotations = annotations::of_checkpoint(manifest, name, rootfs_image, &spec);
         let config =
             ContainerConfig::new(&manifest.container, name, &manifest.runtime.name, manifest.taken_at);

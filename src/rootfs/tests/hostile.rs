@@ -204,9 +204,8 @@ fn more_than_there_is_room_for_is_refused_before_anything_changes() {
     huge.set_cksum();
     let archive =
         [Forged::new().file("first", b"x").archive()[..1024].to_vec(), huge.as_bytes().to_vec()].concat();
-    // Its content would have to be there, to be believed.
     let root = tempdir().unwrap();
-    assert_eq!(refused(&archive, &root), "it is damaged: it is cut short");
+    assert!(refused(&archive, &root).contains("are needed at least"));
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), &archive).unwrap();
     file.as_file().set_len((1 << 42) + 2048).unwrap();

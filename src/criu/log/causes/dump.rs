@@ -7,7 +7,7 @@ pub(super) const CAUSES: &[Cause] = &[
     cause(
         &["what changed in the root file system can't be copied: *"],
         "what changed in its root file system can't be copied: {}",
-        "make room for it, or set the annotation cryo.rootfs=leave",
+        "set the annotation cryo.rootfs=leave, and carry its files along by other means",
     ),
     // Connections and sockets.
     cause(

@@ -16,10 +16,11 @@ use super::docker::Docker;
 use super::failure::{During, Failure, Outcome};
 use super::image;
 use super::kube::Kubelet;
+use super::leaks;
 use super::matrix::{Combination, Runtime, Stream};
 use super::pipes::Kind;
 use super::settings::settings;
-use super::slot::{BASE, Slot};
+use super::slot::{self, BASE, Slot};
 use super::task::{KILL, Task};
 use super::wait::eventually;
 
@@ -44,6 +45,27 @@ impl Bench {
             ids: AtomicUsize::new(0),
             execs: AtomicUsize::new(0),
             others: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Acts on a second node, which knows nothing of the first and is left as it was.
+    pub(crate) fn on_another_node(&self, act: impl FnOnce(&Bench) -> Outcome) -> Outcome {
+        let slot = slot::borrow(self.slot.daemons())?;
+        let other = Bench::new(slot, self.combination, self.trial);
+        let left = act(&other).and_then(|()| other.tidy()).map(|()| leaks::left_in(&other.slot));
+        match left {
+            Ok(left) if left.is_empty() => {
+                slot::give_back(other.slot);
+                Ok(())
+            }
+            Ok(left) => {
+                other.slot.destroy();
+                Err(Failure::new(format!("left behind on the other node:\n  {}", left.join("\n  "))))
+            }
+            Err(failure) => {
+                other.slot.destroy();
+                Err(failure)
+            }
         }
     }
 

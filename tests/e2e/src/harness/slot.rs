@@ -115,6 +115,10 @@ impl Slot {
         self.dockerd.as_ref()
     }
 
+    pub(crate) fn daemons(&self) -> Daemons {
+        self.daemons
+    }
+
     pub(crate) fn is_for_pods(&self) -> bool {
         self.daemons == Daemons::ForPods
     }

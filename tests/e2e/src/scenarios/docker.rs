@@ -7,6 +7,7 @@ mod clones;
 mod confinement;
 mod connections;
 mod daemons;
+mod files;
 mod images;
 mod jobs;
 mod kept;
@@ -38,6 +39,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         kept::scenarios(),
         portable::scenarios(),
         packed::scenarios(),
+        files::scenarios(),
         networks::scenarios(),
         connections::scenarios(),
         servers::scenarios(),

@@ -1,5 +1,6 @@
 //! What a node of Kubernetes may rely on, through the CRI of an unmodified containerd.
 
+mod annotated;
 mod checkpoints;
 mod confinement;
 mod daemons;
@@ -32,6 +33,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         confinement::scenarios(),
         volumes::scenarios(),
         checkpoints::scenarios(),
+        annotated::scenarios(),
         talks::scenarios(),
         many::scenarios(),
         upgrades::scenarios(),

@@ -28,6 +28,7 @@ mod patience;
 mod portable;
 mod replumbing;
 mod restores;
+mod rootfs;
 mod shelf;
 mod shim_gone;
 mod signals;
@@ -64,6 +65,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         identity::scenarios(),
         faults::scenarios(),
         shelf::scenarios(),
+        rootfs::scenarios(),
         shim_gone::scenarios(),
         containerd_gone::scenarios(),
         patience::scenarios(),

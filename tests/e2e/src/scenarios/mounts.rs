@@ -80,7 +80,7 @@ fn with(blueprint: Blueprint<'_>, mounts: Vec<Value>) -> Blueprint<'_> {
     })
 }
 
-fn shell(task: &Task<'_>, script: &str) -> Outcome<String> {
+pub(super) fn shell(task: &Task<'_>, script: &str) -> Outcome<String> {
     task.output_of(&["/bin/sh", "-ec", script])
 }
 

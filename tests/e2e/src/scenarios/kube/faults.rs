@@ -30,7 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 /// A sentence for an event of the pod, and the one who runs kubectl.
 #[track_caller]
-fn is_a_sentence(said: &str, words: &[&str]) -> Outcome {
+pub(super) fn is_a_sentence(said: &str, words: &[&str]) -> Outcome {
     for word in words {
         ensure!(said.contains(word), "{word:?} is not in {said:?}");
     }
@@ -41,13 +41,18 @@ fn is_a_sentence(said: &str, words: &[&str]) -> Outcome {
 }
 
 fn pods_live_without_criu_and_checkpoints_name_it(kubelet: Kubelet<'_>) -> Outcome {
+    hiding_criu(kubelet, || without_criu(kubelet))
+}
+
+/// Acts on a node that has no CRIU meanwhile.
+pub(super) fn hiding_criu(kubelet: Kubelet<'_>, act: impl FnOnce() -> Outcome) -> Outcome {
     let farm = kubelet.bench.fresh_folder("sbin")?;
     // A folder with all that there is but CRIU in the place of the real one.
     let hide = "real=$(dirname \"$(readlink -f \"$(command -v criu)\")\"); mkdir $1/all $1/real
         mount --bind $real $1/real; for name in $1/real/*; do ln -s $name $1/all/; done
         rm $1/all/criu; mount --bind $1/all $real; ! command -v criu >/dev/null; echo $real";
     let place = PathBuf::from(kubelet.bench.shell(hide, &[&farm])?.trim());
-    let outcome = without_criu(kubelet);
+    let outcome = act();
     kubelet.bench.shell("umount $2; umount $1/real", &[&farm, &place])?;
     outcome
 }

@@ -1,6 +1,8 @@
 //! Reading what may be compressed with gzip or zstd, told by its first bytes.
 
+use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
+use std::os::unix::fs::FileExt;
 
 use flate2::read::MultiGzDecoder;
 
@@ -10,8 +12,15 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const MOST_WINDOW_LOG: u32 = 27;
 const BUFFER: usize = 1 << 17;
 
+/// Whether a file is, whatever it says of itself.
+pub(crate) fn is_compressed(file: &File) -> io::Result<bool> {
+    let mut head = [0; ZSTD.len()];
+    let read = file.read_at(&mut head, 0)?;
+    Ok(head[..read].starts_with(GZIP) || head[..read].starts_with(ZSTD))
+}
+
 /// The content of a stream, whatever it is compressed with.
-pub(super) fn opened<'a>(mut input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn opened<'a>(mut input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut head = Vec::new();
     (&mut input).take(ZSTD.len() as u64).read_to_end(&mut head)?;
     let (gzip, zstd) = (head.starts_with(GZIP), head.starts_with(ZSTD));
