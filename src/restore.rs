@@ -257,6 +257,7 @@ impl Attempt {
             .config(hold, asks.is_some())
             .write(&work)
             .map_err(|source| Error::Write(checkpoint::Error::Write { path: work.to_owned(), source }))?;
+        let name = self.new_name();
         let call = CriuCall {
             version: &self.version,
             image: &view.place(),
@@ -267,7 +268,7 @@ impl Attempt {
             skip_in_flight: false,
             hold,
             hooks: asks.as_deref(),
-            hostname: self.new_name(),
+            hostname: name.as_deref(),
             deadline: if hold.is_some() { held::LONGEST } else { self.deadline() },
             abort: &self.abort,
         };

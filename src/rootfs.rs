@@ -92,6 +92,12 @@ pub fn written_to(spec: &Spec, bundle: &Path) -> Result<Option<Overlay>, String>
     }
 }
 
+/// Whether a root file system was mounted for this container, and no folder of the host's that
+/// others may use as well: what an image brings is written with the host's rights.
+pub(crate) fn is_own(spec: &Spec, bundle: &Path) -> bool {
+    std::fs::canonicalize(bundle).is_ok_and(|bundle| root(spec, &bundle).starts_with(&bundle))
+}
+
 /// A container's root file system, as the host sees it.
 pub(crate) fn root(spec: &Spec, bundle: &Path) -> PathBuf {
     // What is absolute stays so.

@@ -1,10 +1,9 @@
 //! What a process of its own asks containerd for: the verbs `checkpoint` and `restore` for
-//! `cryo`, as the command itself knows no containerd, and for the shim what its [`outside`]
-//! knows.
+//! `cryo`, as the command itself knows no containerd; and for the shim what is [`outside`] of it.
 //!
-//! The verbs go through containerd's own services, so that it and its clients see what happens. No
-//! container is paused beforehand, as containerd's Go client does: the shim freezes it, for as
-//! long as the dump takes.
+//! The verbs go through containerd's own services, so that it and its clients see what happens.
+//! No container is paused beforehand, as containerd's Go client does: the shim freezes it, for
+//! as long as the dump takes.
 
 mod copy;
 mod fetch;

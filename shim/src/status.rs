@@ -125,7 +125,9 @@ fn of_store(error: &store::Error) -> Code {
 
 fn of_rootfs(error: &rootfs::Error) -> Code {
     match error {
-        rootfs::Error::Base { .. } | rootfs::Error::Failed(_) => Code::FAILED_PRECONDITION,
+        rootfs::Error::Base { .. } | rootfs::Error::Shared | rootfs::Error::Failed(_) => {
+            Code::FAILED_PRECONDITION
+        }
         rootfs::Error::Untrusted(_) => Code::DATA_LOSS,
         rootfs::Error::Full(_) => Code::RESOURCE_EXHAUSTED,
         rootfs::Error::TimedOut(_) => Code::DEADLINE_EXCEEDED,

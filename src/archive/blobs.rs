@@ -72,6 +72,11 @@ impl<'a> Blobs<'a> {
         Blobs { has_layout: true, index: Some(index), ..Blobs::new(room) }
     }
 
+    /// By the annotation of any tool that makes some.
+    pub(super) fn are_of_a_checkpoint(&self) -> bool {
+        self.image.iter().flat_map(|image| image.annotations.keys()).any(|key| key.contains("checkpoint."))
+    }
+
     /// What the manifest names, once it is there.
     pub(super) fn named(&self) -> Vec<(String, u64)> {
         let image = self.image.iter().flat_map(named);

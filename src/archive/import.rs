@@ -117,6 +117,9 @@ pub fn import_image(
         blobs.blob(&member, &mut content.take(size), &mut unpacking)?;
         done.push((digest, size));
         if done.len() == 1 {
+            if !blobs.are_of_a_checkpoint() {
+                return Err(Error::Foreign("nothing in its manifest says that it is one".to_owned()));
+            }
             // The last is taken first; an empty layer may be named twice.
             left = blobs.named();
             left.retain(|blob| !done.contains(blob));

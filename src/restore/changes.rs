@@ -31,9 +31,13 @@ pub(super) async fn wanted(
     };
     let had = image.manifest.as_ref().and_then(|manifest| manifest.rootfs.clone()).unwrap_or_default();
     let (spec, bundle) = (subject.spec.clone(), subject.bundle.clone());
-    let here = aside(move || rootfs::written_to(&spec, &bundle)).await.ok().flatten();
+    let look = move || (rootfs::written_to(&spec, &bundle).ok().flatten(), rootfs::is_own(&spec, &bundle));
+    let (here, is_own) = aside(look).await;
     if here.is_some() && here == had.overlay {
         return Ok(None);
+    }
+    if here.is_none() && !is_own {
+        return Err(helper::Error::Shared.into());
     }
     if had.base.chain.is_some() {
         let ours = base(subject).await;

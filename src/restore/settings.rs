@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Attempt, guard, leftovers};
-use crate::bundle::Sharing;
+use crate::bundle::{Sharing, Spec};
 use crate::cgroup::nested;
 use crate::container::Subject;
 use crate::criu::config::Config;
 use crate::criu::{self, devices};
-use crate::policy::Tcp;
+use crate::policy::{Member, Tcp};
 use crate::runtime::Flavour;
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
@@ -66,12 +66,17 @@ impl Attempt {
             .set("external", format!("mnt[{CRUN_EMPTY_IN_IMAGE}]:{}", empty.display()))
     }
 
-    /// Of a copy: what the image calls it is the original's name.
-    pub(super) fn new_name(&self) -> Option<&str> {
-        let Subject { id, spec, .. } = &*self.subject;
+    /// Of a copy: what the image calls it is the original's name. CRIU gives it that also in a
+    /// namespace that it shares with its pod.
+    pub(super) fn new_name(&self) -> Option<String> {
+        let Subject { id, bundle, spec, .. } = &*self.subject;
         let is_copy = self.image.manifest.as_ref().is_some_and(|manifest| manifest.container != *id);
-        let has_own = spec.sharing("uts") == Sharing::Private && !spec.hostname.is_empty();
-        (is_copy && has_own).then_some(spec.hostname.as_str())
+        let name = match spec.sharing("uts") {
+            Sharing::Private => Some(spec.hostname.clone()),
+            Sharing::With(_) => name_of_pod(bundle, spec),
+            Sharing::Host => None,
+        };
+        name.filter(|name| is_copy && !name.is_empty())
     }
 
     /// The processes have the terminal they had, whatever the client asks for now.
@@ -79,6 +84,43 @@ impl Attempt {
         match &self.image.manifest {
             Some(manifest) => manifest.terminal,
             None => self.subject.spec.process.terminal,
+        }
+    }
+}
+
+/// Bundles of a namespace lie side by side.
+fn name_of_pod(bundle: &Path, spec: &Spec) -> Option<String> {
+    let pod = Member::of(&spec.annotations)?.pod;
+    let sandbox = bundle.with_file_name(&pod);
+    (sandbox.file_name()? == pod.as_str()).then_some(())?;
+    Some(Spec::read(&sandbox).ok()?.hostname)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_name_is_that_of_the_bundle_beside() {
+        let namespace = tempfile::tempdir().unwrap();
+        let named = |folder: &str, name: &str| {
+            std::fs::create_dir_all(namespace.path().join(folder)).unwrap();
+            let config = serde_json::json!({ "hostname": name });
+            std::fs::write(namespace.path().join(folder).join("config.json"), config.to_string()).unwrap();
+        };
+        named("pod", "web-1");
+        named("other/pod", "another");
+        let name = |pod: &str| {
+            let spec = serde_json::json!({ "annotations": {
+                "io.kubernetes.cri.container-type": "container",
+                "io.kubernetes.cri.sandbox-id": pod,
+                "io.kubernetes.cri.container-name": "web",
+            }});
+            name_of_pod(&namespace.path().join("id"), &serde_json::from_value(spec).unwrap())
+        };
+        assert_eq!(name("pod").as_deref(), Some("web-1"));
+        for pod in ["", "none", "other/pod", "../pod", "/etc"] {
+            assert_eq!(name(pod), None, "{pod}");
         }
     }
 }

@@ -34,6 +34,10 @@ pub enum Error {
     )]
     Base { theirs: String, ours: String },
     #[error(
+        "cannot restore: the checkpoint brings files that the container had changed, and this one's root file system is a folder of the host's that others may use: put them there yourself, and set cryo.rootfs=leave"
+    )]
+    Shared,
+    #[error(
         "cannot restore: the files that the container had changed aren't trusted, {0}: take the checkpoint again, or set cryo.rootfs=leave"
     )]
     Untrusted(String),

@@ -31,6 +31,10 @@ const LONGEST_NAME: usize = 80;
 /// As the kernel has them.
 const LONGEST_LIST: usize = 1 << 16;
 const LONGEST_VALUE: usize = 1 << 16;
+/// Files with several names, which are remembered until the end.
+const MOST_LINKED: usize = 1_000_000;
+/// Folders that are still to be measured. It is a shim that measures, and it has to stay small.
+const MOST_FOLDERS: usize = 10_000;
 /// Of attributes, all together: readers take a megabyte of what stands before a file.
 const MOST_ATTRIBUTES: usize = 1 << 19;
 
@@ -58,7 +62,7 @@ pub fn save(overlay: &Overlay, image: &Path) -> io::Result<Layer> {
     Ok(Layer { bytes, files, digest: digester.finish(), left_out })
 }
 
-/// What a layer will take; at least, if there is no time to look at all of it.
+/// What a layer will take; at least, if there is no time to look at all of it, or too much.
 pub fn bytes(overlay: &Overlay, until: Instant) -> u64 {
     let mut left = vec![overlay.upper.clone()];
     let mut sum: u64 = 0;
@@ -69,10 +73,11 @@ pub fn bytes(overlay: &Overlay, until: Instant) -> u64 {
             }
             let Ok(found) = entry.metadata() else { continue };
             sum = sum.saturating_add(HEADERS);
-            if found.is_dir() {
+            if !found.is_dir() {
+                // All names of a file are met, and its content is copied once.
+                sum = sum.saturating_add(found.blocks().saturating_mul(512) / found.nlink().max(1));
+            } else if left.len() < MOST_FOLDERS {
                 left.push(entry.path());
-            } else {
-                sum = sum.saturating_add(found.blocks().saturating_mul(512));
             }
         }
     }
@@ -154,6 +159,9 @@ impl<W: Write> Saving<W> {
         if found.st_nlink > 1 {
             if let Some(first) = self.names.get(&found.st_ino) {
                 return self.tape.link(&member, first);
+            }
+            if self.names.len() >= MOST_LINKED {
+                return Err(io::Error::other("more than a million files have several names"));
             }
             self.names.insert(found.st_ino, path.to_owned());
         }

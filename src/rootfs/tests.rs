@@ -158,6 +158,7 @@ fn the_room_that_changes_take_is_measured_within_bounds() {
     let upper = tempdir().unwrap();
     fs::create_dir(upper.path().join("a")).unwrap();
     fs::write(upper.path().join("a/file"), vec![1; 100_000]).unwrap();
+    fs::hard_link(upper.path().join("a/file"), upper.path().join("second")).unwrap();
     let later = Instant::now() + Duration::from_secs(60);
     assert!((100_000..200_000).contains(&bytes(&overlay(&upper), later)));
     assert_eq!(bytes(&overlay(&upper), Instant::now() - Duration::from_secs(1)), 0);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes};
 use cryo::archive::{self, Limits};
+use cryo::metrics;
 use cryo::outside::{MISSING, UNTRUSTED};
 use cryo::policy::NodeFile;
 use cryo::store::claims::Claim;
@@ -94,13 +95,11 @@ pub(crate) fn run(
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let containerd = runtime.block_on(Client::connect(address, namespace))?;
-    let (image, is_pulled) = runtime.block_on(pull::found(&containerd, namespace, reference, &node))?;
+    let (image, names) = runtime.block_on(pull::found(&containerd, namespace, reference, &node))?;
     let fetching = Fetching { runtime, containerd, store, node, claim };
     let folder = fetching.import(reference, &image);
-    if is_pulled {
-        // There is no need of a second copy.
-        fetching.runtime.block_on(pull::forget(&fetching.containerd, namespace, reference));
-    }
+    // There is no need of a second copy.
+    fetching.runtime.block_on(pull::forget(&fetching.containerd, &names));
     println!("{}", folder?.display());
     Ok(())
 }
@@ -129,7 +128,10 @@ impl Fetching {
         let origin = Origin { reference: reference.to_owned(), digest };
         let about =
             Description { claims: vec![self.claim.clone()], origin: Some(origin), ..imported.described() };
-        Ok(draft.commit(about, Durable::Now)?.folder.clone())
+        let held = draft.commit(about, Durable::Now)?;
+        // That a figure is old is no reason to refuse.
+        let _ = metrics::note_store(self.node.metrics(), self.store.root());
+        Ok(held.folder.clone())
     }
 
     /// The one of an index that isn't one of many.

@@ -13,10 +13,10 @@ use crate::grpc::{Client, Error as GrpcError};
 use crate::messages::{ById, Nothing, Packed};
 
 const IMAGE: &str = "containerd.services.images.v1.Images/Get";
+const LIST_IMAGES: &str = "containerd.services.images.v1.Images/List";
 const DELETE_IMAGE: &str = "containerd.services.images.v1.Images/Delete";
 const TRANSFER: &str = "containerd.services.transfer.v1.Transfer/Transfer";
 const CRI_PULL: &str = "runtime.v1.ImageService/PullImage";
-const CRI_REMOVE: &str = "runtime.v1.ImageService/RemoveImage";
 const REGISTRY: &str = "containerd.types.transfer.OCIRegistry";
 const IMAGE_STORE: &str = "containerd.types.transfer.ImageStore";
 /// The CRI's namespace.
@@ -30,7 +30,15 @@ struct ImageAnswer {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct ImagesAnswer {
+    #[prost(message, repeated, tag = "1")]
+    images: Vec<Image>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct Image {
+    #[prost(string, tag = "1")]
+    name: String,
     #[prost(message, optional, tag = "3")]
     target: Option<Target>,
 }
@@ -80,32 +88,43 @@ impl Target {
     }
 }
 
-/// What containerd has under a reference. Tells whether it had to be pulled.
+/// What containerd has under a reference, and what it has been called since it was pulled for us.
 pub(crate) async fn found(
     containerd: &Client,
     namespace: &str,
     reference: &str,
     node: &NodeFile,
-) -> Result<(Target, bool), Error> {
+) -> Result<(Target, Vec<String>), Error> {
     if let Some(target) = image(containerd, reference).await? {
-        return Ok((target, false));
+        return Ok((target, Vec::new()));
     }
+    let before = images(containerd).await?;
     let pulled = match is_by_cri(containerd, namespace).await? {
         true => containerd.call::<Nothing>(CRI_PULL, &question(reference)).await,
         false => containerd.call::<Nothing>(TRANSFER, &transfer(reference, node.registry_hosts())).await,
     };
     pulled.map_err(refused)?;
-    let target = image(containerd, reference).await?;
-    target.map(|target| (target, true)).ok_or_else(|| Error::Pull("it isn't there afterwards".to_owned()))
+    let Some(target) = image(containerd, reference).await? else {
+        return Err(Error::Pull("it isn't there afterwards".to_owned()));
+    };
+    let mut now = images(containerd).await?;
+    now.retain(|image| {
+        image.target.as_ref() == Some(&target) && before.iter().all(|known| known.name != image.name)
+    });
+    Ok((target, now.into_iter().map(|image| image.name).collect()))
 }
 
-/// So that containerd can throw its copy away.
-pub(crate) async fn forget(containerd: &Client, namespace: &str, reference: &str) {
-    // What stays is one image too many, for the kubelet or a user to remove.
-    let _ = match is_by_cri(containerd, namespace).await {
-        Ok(true) => containerd.call::<Nothing>(CRI_REMOVE, &question(reference)).await,
-        _ => containerd.call::<Nothing>(DELETE_IMAGE, &ById { id: reference.to_owned() }).await,
-    };
+/// So that containerd can throw its copy away. The CRI would take the image's other names from
+/// whoever uses it by them.
+pub(crate) async fn forget(containerd: &Client, names: &[String]) {
+    for name in names {
+        // What stays is one image too many, for the kubelet or a user to remove.
+        let _ = containerd.call::<Nothing>(DELETE_IMAGE, &ById { id: name.clone() }).await;
+    }
+}
+
+async fn images(containerd: &Client) -> Result<Vec<Image>, Error> {
+    Ok(containerd.call::<ImagesAnswer>(LIST_IMAGES, &Nothing {}).await?.images)
 }
 
 async fn image(containerd: &Client, reference: &str) -> Result<Option<Target>, Error> {

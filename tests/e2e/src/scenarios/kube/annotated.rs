@@ -119,6 +119,8 @@ fn containers_of_a_pod_start_each_from_its_own_checkpoint(kubelet: Kubelet<'_>) 
     is_back(&client, "client")?;
     ensure_eq!(server.shell("cat /file")?, "of web\n", "the server's file");
     fresh.wait_for_line("1")?;
+    let shared = "for kind in uts ipc net; do readlink /proc/1/ns/$kind; done; hostname";
+    ensure_eq!(client.shell(shared)?, fresh.shell(shared)?, "what the pod's containers share");
     for container in [&client, &fresh] {
         let talk = "echo hello | timeout 5 nc 127.0.0.1 7000 | head -n 1";
         ensure_eq!(container.shell(talk)?, "hello\n", "what the server says within the pod");
@@ -292,8 +294,10 @@ fn registries_that_cant_help_are_told_about(kubelet: Kubelet<'_>) -> Outcome {
     let _registry = Registry::serve(&kubelet.bench.slot)?;
     faults::is_a_sentence(&said(REFERENCE)?, &["no registry has it"])?;
     let text = said("127.0.0.1:5000/guest:1")?;
-    faults::is_a_sentence(&text, &["neither CRIU's files nor"])
-        .or_else(|_| faults::is_a_sentence(&text, &["no checkpoint"]))?;
+    faults::is_a_sentence(&text, &["no archive of a checkpoint", "its manifest"])?;
     ensure_eq!(listed(kubelet.bench)?.len(), 0, "checkpoints");
+    // Under its other name it is the node's.
+    let images = ctr(kubelet.bench, &["images", "ls", "-q"])?;
+    ensure!(images.contains("cryo.test/guest:1") && !images.contains("127.0.0.1:5000"), "{images}");
     Ok(())
 }

@@ -15,6 +15,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         scenario!(files_that_were_damaged_are_refused),
         scenario!(files_that_mean_harm_change_nothing_outside),
         scenario!(files_of_another_image_are_refused),
+        scenario!(files_arent_put_into_a_folder_that_others_may_use),
     ]
 }
 
@@ -162,5 +163,19 @@ fn files_of_another_image_are_refused(bench: &Bench) -> Outcome {
     ensure!(text.contains("changes of another image") && text.contains("cryo.rootfs=leave"), "{text}");
     ensure_eq!(status.code(), Code::FailedPrecondition, "the code");
     ensure!(text.chars().count() <= 300, "{text}");
+    task.end()
+}
+
+fn files_arent_put_into_a_folder_that_others_may_use(bench: &Bench) -> Outcome {
+    let (task, image) = imaged(bench)?;
+    let root = bench.fresh_folder("root")?;
+    let elsewhere = |spec: &mut Value| spec["root"] = json!({"path": root, "readonly": true});
+    let (_copy, answer) = task.clone_from(&image).change(elsewhere).try_create()?;
+    let Err(status) = answer else { return Err(Failure::new("it was made")) };
+    let text = status.message();
+    ensure!(text.contains("a folder of the host's") && text.contains("cryo.rootfs=leave"), "{text}");
+    ensure_eq!(status.code(), Code::FailedPrecondition, "the code");
+    ensure!(text.chars().count() <= 300, "{text}");
+    ensure_eq!(fs::read_dir(&root)?.count(), 0, "files there");
     task.end()
 }
