@@ -88,7 +88,7 @@ fn compressed_memory_of_which_nothing_is_known_is_refused(world: &World) {
 
 fn without_a_store_compressed_memory_is_refused(world: &World) {
     let image = compressed(world);
-    fs::write("/var/lib/cryo", "").unwrap();
+    fs::write(STORE, "").unwrap();
     let container = world.container("c1").from_checkpoint(&image).boot();
     refused(container.create(), Code::FAILED_PRECONDITION, &["cannot restore", STORE]);
 }
