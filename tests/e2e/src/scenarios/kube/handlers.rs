@@ -152,7 +152,7 @@ fn the_doctor_sees_what_pods_can_tell_us(kubelet: Kubelet<'_>) -> Outcome {
     ensure!(remedy.contains("pod_annotations = [\"cryo.*\"]"), "{remedy}");
     ensure!(!found.contains_key("handler cryo"), "it complains of ours: {found:?}");
     if settings().containerd < Version(2, 0) {
-        kubelet.configure(|text| text.replace("runtimes.runc]", "runtimes.other]"))?;
+        kubelet.configure(|text| text.replace("runtimes.runc", "runtimes.other"))?;
         let (state, remedy) = findings(kubelet)?.get("handler runc").cloned().unwrap_or_default();
         ensure_eq!(state, "missing", "what it thinks of a default that nothing describes");
         ensure!(remedy.contains("CRI doesn't start"), "{remedy}");
