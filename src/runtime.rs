@@ -8,6 +8,8 @@ pub mod hook;
 mod orphan;
 mod widow;
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -182,6 +184,17 @@ impl Runtime {
     /// The same, for whoever has no time to wait for a runtime that hangs.
     pub async fn delete_within(&self, deadline: Duration) -> Result<(), Error> {
         self.removed(self.call_delete(deadline).without_grace()).await
+    }
+
+    /// Does without its word that a container is gone, which has neither processes nor a cgroup any
+    /// more: containerd doesn't ask again, and the id would be taken for ever. What isn't a plain
+    /// file in its folder stays, with the folder.
+    pub fn forget(&self) -> io::Result<()> {
+        let folder = self.root.join(&self.id);
+        for entry in fs::read_dir(&folder)? {
+            fs::remove_file(entry?.path())?;
+        }
+        fs::remove_dir(&folder)
     }
 
     fn call_delete(&self, deadline: Duration) -> Call<'_> {

@@ -315,10 +315,12 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options, journal: &Jour
     runtime::end_orphan(bundle);
     let cgroup = left_cgroup(bundle, &spec);
     // First of all it ends, whatever the runtime does or doesn't.
-    if let Some(cgroup) = &cgroup
-        && let Err(error) = cgroup.remove_without(|_| true).await
-    {
-        problems.push(error.to_string());
+    let mut is_over = false;
+    if let Some(cgroup) = &cgroup {
+        match cgroup.remove_without(|_| true).await {
+            Ok(()) => is_over = true,
+            Err(error) => problems.push(error.to_string()),
+        }
     }
     let reaper = match Reaper::start() {
         Ok(reaper) => {
@@ -333,7 +335,14 @@ pub async fn clean_up(bundle: &Path, id: &str, options: &Options, journal: &Jour
             };
             restore::detach_root(&runtime);
             if let Err(error) = runtime.delete_within(CLEAN_UP_PATIENCE).await {
+                let is_silent = matches!(error, runtime::Error::TimedOut { .. });
                 problems.push(error.to_string());
+                if is_over
+                    && is_silent
+                    && let Err(error) = runtime.forget()
+                {
+                    problems.push(format!("what it knows of {id} stays behind: {error}"));
+                }
             }
             Some(reaper)
         }
