@@ -43,16 +43,7 @@ enum Verb {
     /// Looks at its processes, changes nothing and doesn't stop it. Works with containers of
     /// containerd, Docker, nerdctl and Kubernetes, whichever shim they have. The exit status is
     /// 0 if it can, 1 if not, and 2 if there is no such container.
-    Check {
-        /// Its id, the beginning of it, or Docker's or nerdctl's name for it.
-        container: String,
-        /// The containerd namespace to look in, if more than one has such a container.
-        #[arg(long, short)]
-        namespace: Option<String>,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Check(check::Options),
     /// Take a checkpoint of a container, and keep it in the store under a name.
     ///
     /// Works with containers of ctr, nerdctl, Docker and Kubernetes, if their shim is Cryo. The
@@ -64,8 +55,8 @@ enum Verb {
     /// Have a container go on from a checkpoint in the store.
     ///
     /// The container that was checkpointed, which has to have ended, or with --id a second one.
-    /// One of Docker's goes on by `docker start --checkpoint`. What other containers and pods
-    /// start from is said by the annotation cryo.restore-from.
+    /// One of Docker's has Docker start it, by `docker start --checkpoint`. What other containers
+    /// and pods start from is said by the annotation cryo.restore-from.
     Restore(restore::Options),
     /// Tell whether checkpoint and restore will work on this machine.
     ///
@@ -129,8 +120,8 @@ enum Verb {
     /// Write a checkpoint into one file, for another machine.
     ///
     /// An OCI image layout with a digest for everything, that `ctr image import`, registries and
-    /// Kubernetes take. It is made as it is written: the disk needs no room for a copy. Nothing
-    /// of the root file system is in it.
+    /// Kubernetes take. It is made as it is written: the disk needs no room for a copy. What
+    /// the container had changed in its root file system is in it if the checkpoint has that.
     Export(transfer::Export),
     /// Take a checkpoint from a file into the store.
     ///
@@ -234,7 +225,7 @@ impl Daemon {
 
 pub(crate) fn run() -> ExitCode {
     match Arguments::parse().verb {
-        Verb::Check { container, namespace, json } => check::run(&container, namespace.as_deref(), json),
+        Verb::Check(options) => check::run(&options),
         Verb::Checkpoint(options) => checkpoint::run(&options),
         Verb::Restore(options) => restore::run(&options),
         Verb::Doctor { json, node_labels } => doctor::run(json, node_labels),

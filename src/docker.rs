@@ -25,6 +25,7 @@ use crate::policy::DOCKER;
 /// Files of every container's that Docker binds into it from the folder it keeps for it.
 const BOUND: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 const HOST_CONFIG: &str = "hostconfig.json";
+const CONTAINER_CONFIG: &str = "config.v2.json";
 const CHECKPOINTS: &str = "checkpoints";
 /// From Docker's first step for a checkpoint to the shim.
 const LONGEST_WAY: Duration = Duration::from_secs(30);
@@ -101,6 +102,18 @@ pub(crate) fn new_checkpoint(namespace: &str, id: &str, bundle: &Path, asked: Sy
     found.next().filter(|_| found.next().is_none())
 }
 
+/// What it is called there.
+pub(crate) fn name(id: &str, bundle: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Config {
+        name: String,
+    }
+    let config = fs::read(folder(id, bundle).ok()?.join(CONTAINER_CONFIG)).ok()?;
+    let config: Config = serde_json::from_slice(&config).ok()?;
+    Some(config.name.trim_start_matches('/').to_owned()).filter(|name| !name.is_empty())
+}
+
 /// The digest of all layers of a container's image. Docker keeps it where containerd isn't
 /// asked for them.
 pub(crate) fn chain(id: &str, bundle: &Path) -> Option<String> {
@@ -159,6 +172,14 @@ mod tests {
         fs::write(bundle.join(CONFIG), config.to_string()).unwrap();
         let stops = Stops(folder.path().join("stops"));
         (folder, bundle, stops)
+    }
+
+    #[test]
+    fn a_container_has_the_name_that_docker_gave_it() {
+        let (folder, bundle, _) = machine("no");
+        assert_eq!(name(ID, &bundle), None);
+        fs::write(folder.path().join(ID).join(CONTAINER_CONFIG), r#"{"Name":"/counter","ID":"x"}"#).unwrap();
+        assert_eq!(name(ID, &bundle).as_deref(), Some("counter"));
     }
 
     #[test]

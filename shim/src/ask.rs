@@ -18,6 +18,15 @@ use crate::error::Error;
 use crate::grpc::{Client, Error as GrpcError};
 use crate::messages::{CHECKPOINT_TASK, CheckpointTask, Nothing, Packed};
 
+const CLASSES: [&str; 6] = [
+    "already exists",
+    "failed precondition",
+    "invalid argument",
+    "not found",
+    "permission denied",
+    "unknown",
+];
+
 pub(crate) fn checkpoint(args: &Args) -> Result<(), Error> {
     let image = args.image.as_ref().ok_or_else(|| Error::usage("checkpoint needs -image"))?;
     let options = runc::CheckpointOptions {
@@ -53,8 +62,9 @@ fn with_containerd<T>(
     let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build();
     event_loop.map_err(Error::io("start the event loop"))?.block_on(async {
         let containerd = Client::connect(address, namespace).await;
-        let mut containerd = containerd
-            .map_err(|error| Error::other(format!("containerd doesn't answer at {address}: {error}")))?;
+        let mut containerd = containerd.map_err(|error| {
+            Error::other(format!("containerd doesn't answer at {address}: {error}; is it running?"))
+        })?;
         asked(&mut containerd).await
     })
 }
@@ -65,6 +75,27 @@ fn refused(error: GrpcError) -> Error {
         GrpcError::Io(_) | GrpcError::Http(_) => Error::other(format!(
             "containerd has gone away: {error}; what was begun may still be finished, cryo ls shows it"
         )),
-        error => Error::other(error),
+        error => Error::other(without_class(&error.to_string())),
+    }
+}
+
+/// containerd repeats what kind of error it is, for programs.
+fn without_class(text: &str) -> &str {
+    CLASSES.iter().find_map(|class| text.strip_suffix(class)?.strip_suffix(": ")).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_programs_is_not_shown_to_people() {
+        assert_eq!(
+            without_class("the name one is taken: choose another: already exists"),
+            "the name one is taken: choose another"
+        );
+        for whole in ["already exists", "no checkpoint of that name: cryo ls shows them", ""] {
+            assert_eq!(without_class(whole), whole);
+        }
     }
 }

@@ -20,11 +20,14 @@ const WINDOW: u32 = 1 << 20;
 const LONGEST_ANSWER: usize = 64 << 20;
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 5;
+const ALREADY_EXISTS: u32 = 6;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("{0}")]
     NotFound(String),
+    #[error("{0}")]
+    AlreadyExists(String),
     #[error("{0}")]
     Refused(String),
     #[error("containerd's answer can't be read: {0}")]
@@ -158,6 +161,7 @@ fn check(headers: &HeaderMap) -> Result<(), Error> {
     match text("grpc-status").map(|status| status.parse().unwrap_or(u32::MAX)) {
         None | Some(OK) => Ok(()),
         Some(NOT_FOUND) => Err(Error::NotFound(message())),
+        Some(ALREADY_EXISTS) => Err(Error::AlreadyExists(message())),
         Some(_) => Err(Error::Refused(message())),
     }
 }

@@ -16,9 +16,11 @@ use serde_json::Value;
 use super::Container;
 use super::figures::Figures;
 use super::injected::Injected;
-use crate::bundle::{self, CONFIG, Sharing, Spec, User};
+use crate::bundle::{self, CONFIG, Pod, Sharing, Spec, User};
+use crate::container::Subject;
 use crate::criu::{self, images};
-use crate::policy::Member;
+use crate::docker;
+use crate::policy::{DOCKER, Member};
 use crate::rootfs::Had;
 use crate::runtime::{Flavour, Version};
 use crate::store::Id;
@@ -36,6 +38,9 @@ pub struct Manifest {
     /// What it is called in its pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What people call it: Docker's or nerdctl's name, or namespace, pod and container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub called: Option<String>,
     pub namespace: String,
     /// Milliseconds since 1970.
     pub taken_at: u64,
@@ -78,7 +83,7 @@ pub struct Manifest {
     /// Where its memory went by itself, to be found beside it in the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<PathBuf>,
-    /// Milliseconds from the request to the finished image.
+    /// Milliseconds from when the container is about to be frozen to the finished image.
     pub took: u64,
     #[serde(default)]
     pub figures: Figures,
@@ -142,6 +147,7 @@ impl Manifest {
             sealed: false,
             container: subject.id.clone(),
             name: Member::of(&subject.spec.annotations).map(|member| member.name),
+            called: called(subject),
             namespace: subject.namespace.clone(),
             taken_at: now(),
             left_running,
@@ -252,6 +258,16 @@ fn options() -> fs::OpenOptions {
     let mut options = File::options();
     options.write(true).create(true).truncate(true).mode(0o600);
     options
+}
+
+fn called(subject: &Subject) -> Option<String> {
+    if let Some(Pod { namespace, name, container }) = subject.spec.pod() {
+        return Some([namespace, name, container].join("/"));
+    }
+    match &*subject.namespace {
+        DOCKER => docker::name(&subject.id, &subject.bundle),
+        _ => subject.spec.nerdctl_name().map(str::to_owned),
+    }
 }
 
 /// `fifo`, `file`, `binary` or `null`.

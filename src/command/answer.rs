@@ -10,6 +10,12 @@ use cryo::policy::{NODE_FILE, NodeFile};
 /// For those who ask by a script: not the answer "no".
 const NO_ANSWER: u8 = 2;
 
+pub(crate) const AS_ROOT: &str = "run this as root";
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// A reader that has seen enough is no failure.
 pub(crate) fn say(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());

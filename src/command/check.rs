@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::Args;
 use cryo::bundle::{self, Spec};
 use cryo::cgroup::Cgroup;
 use cryo::checkpoint::injected;
@@ -15,30 +16,58 @@ use serde::Serialize;
 
 use super::answer::{finish, node_file, say};
 use super::find::{self, Found};
+use super::search;
 
 /// Where containerd unpacks a checkpoint of Docker's to.
 const UNPACKED: &str = "/tmp";
 
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Its id, the beginning of it, or Docker's or nerdctl's name for it.
+    #[arg(required_unless_present = "pod", conflicts_with = "pod")]
+    container: Option<String>,
+    /// The containerd namespace to look in, if more than one has such a container.
+    #[arg(long, short, conflicts_with = "pod")]
+    namespace: Option<String>,
+    /// Instead of CONTAINER: the pod it belongs to, in Kubernetes.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pod: Option<String>,
+    /// Which container of the pod, if it has several.
+    #[arg(long = "container", value_name = "CONTAINER", requires = "pod")]
+    of_pod: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Debug, Serialize)]
 struct Verdict {
     container: String,
+    /// As it was asked for, unless that was an id.
+    called: Option<String>,
     namespace: String,
     pid: u32,
     processes: usize,
     ready: bool,
+    /// Whether there is a CRIU, where this command looks for it.
+    criu: bool,
     findings: Vec<Finding>,
 }
 
-pub(crate) fn run(container: &str, namespace: Option<&str>, json: bool) -> ExitCode {
-    finish(check(container, namespace).map(|verdict| {
-        say(&if json { in_json(&verdict) } else { in_words(&verdict) });
+pub(crate) fn run(options: &Options) -> ExitCode {
+    finish(check(options).map(|verdict| {
+        say(&if options.json { in_json(&verdict) } else { in_words(&verdict) });
         // It tells the same to those who don't read.
         if verdict.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }))
 }
 
-fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
-    let found = find::find(container, namespace)?;
+fn check(options: &Options) -> Result<Verdict, String> {
+    let asked = options.pod.as_ref().or(options.container.as_ref()).map_or("", String::as_str);
+    let found = match options.pod {
+        Some(_) => find::find_in_pod(asked, options.of_pod.as_deref())?,
+        None => find::find(asked, options.namespace.as_deref())?,
+    };
     let pid = found.pid()?;
     let Found { id, namespace, bundle } = found;
     let spec = Spec::read(&bundle).map_err(|error| error.to_string())?;
@@ -55,8 +84,10 @@ fn check(container: &str, namespace: Option<&str>) -> Result<Verdict, String> {
     container.image = (namespace == DOCKER).then(|| UNPACKED.into());
     let findings = look(&mut container, || cgroup.processes().unwrap_or_default());
     let processes = container.pids.len();
-    let ready = !findings.iter().any(|finding| finding.blocks);
-    Ok(Verdict { container: id, namespace, pid, processes, ready, findings })
+    let criu = search::find("criu", &search::path(), Path::new("/")).is_some();
+    let ready = criu && !findings.iter().any(|finding| finding.blocks);
+    let called = (!id.starts_with(asked)).then(|| asked.to_owned());
+    Ok(Verdict { container: id, called, namespace, pid, processes, ready, criu, findings })
 }
 
 /// As the shim would read it.
@@ -72,11 +103,14 @@ fn in_json(verdict: &Verdict) -> String {
 }
 
 fn in_words(verdict: &Verdict) -> String {
-    let Verdict { container, pid, processes, ready, findings, .. } = verdict;
-    let short: String = container.chars().take(24).collect();
+    let Verdict { container, called, pid, processes, ready, criu, findings, .. } = verdict;
+    let short = called.clone().unwrap_or_else(|| container.chars().take(24).collect());
     let answer = if *ready { "can be checkpointed" } else { "can't be checkpointed" };
     let plural = if *processes == 1 { "" } else { "es" };
     let mut text = format!("{short} (pid {pid}, {processes} process{plural}) {answer}\n");
+    if !criu {
+        text.push_str("  in the way  CRIU isn't in PATH\n              `cryo doctor` says how to get it\n");
+    }
     for finding in findings {
         let kind = if finding.blocks { "in the way" } else { "note" };
         text.push_str(&format!("  {kind:<10}  {finding}\n              {}\n", finding.remedy));
@@ -100,10 +134,12 @@ mod tests {
         };
         Verdict {
             container: "0123456789abcdef0123456789abcdef".into(),
+            called: None,
             namespace: "moby".into(),
             pid: 12,
             processes: 1,
             ready: blocks != Some(true),
+            criu: true,
             findings: blocks.into_iter().map(finding).collect(),
         }
     }
@@ -120,6 +156,12 @@ mod tests {
              redis-server (pid 12) uses io_uring (fd 7)\n              switch it off\n"
         );
         assert!(in_words(&verdict(Some(false))).contains("\n  note        redis-server"));
+        let without = Verdict { called: Some("web".into()), ready: false, criu: false, ..verdict(None) };
+        let said = in_words(&without);
+        assert!(
+            said.starts_with("web (pid 12") && said.contains("in the way  CRIU isn't in PATH\n"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::ask;
 use super::find::{self, Found};
 use super::place::Shelf;
 use super::progress::Bar;
-use super::table::{duration, size};
+use super::table::{duration, plain, size};
 
 /// Docker's ids have 64 digits; the first ones tell them apart, as in its own output.
 const SHORT_ID: usize = 12;
@@ -55,6 +55,7 @@ struct Report<'a> {
     name: &'a str,
     id: &'a str,
     container: &'a str,
+    called: Option<&'a str>,
     namespace: &'a str,
     left_running: bool,
     /// Milliseconds.
@@ -106,6 +107,7 @@ fn take(options: &Options) -> Result<(), String> {
         name: &name,
         id: entry.id().as_str(),
         container: &manifest.container,
+        called: manifest.called.as_deref(),
         namespace: &manifest.namespace,
         left_running: manifest.left_running,
         took: manifest.took,
@@ -174,8 +176,8 @@ fn unused(store: &Store, stem: &str) -> String {
 }
 
 fn in_words(report: &Report<'_>) -> String {
-    let Report { container, left_running, took, figures, .. } = report;
-    let short: String = container.chars().take(24).collect();
+    let Report { container, called, left_running, took, figures, .. } = report;
+    let short: String = called.map_or_else(|| container.chars().take(24).collect(), plain);
     let bytes = figures.bytes.map(|bytes| format!(", {}", size(bytes))).unwrap_or_default();
     let frozen = match figures.frozen_us {
         Some(frozen) if *left_running => format!(", stood still for {}", duration(frozen)),
@@ -236,6 +238,7 @@ mod tests {
             name: "one",
             id: "0123456789abcdef",
             container: "web",
+            called: None,
             namespace: "default",
             left_running: true,
             took: 1234,
@@ -244,6 +247,7 @@ mod tests {
         let said = in_words(&report);
         assert_eq!(said, "web was checkpointed in 1.2 s, 3.0 MiB, stood still for 43 ms; it runs on\n");
         report.left_running = false;
-        assert_eq!(in_words(&report), "web was checkpointed in 1.2 s, 3.0 MiB; it was stopped\n");
+        report.called = Some("shop/web/app");
+        assert_eq!(in_words(&report), "shop/web/app was checkpointed in 1.2 s, 3.0 MiB; it was stopped\n");
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cryo::bundle::{self, CONFIG, Spec};
 use cryo::reaper::{Reaper, parent};
 
+use super::answer::{AS_ROOT, is_root};
 use super::run::{Said, run};
 use super::search;
 
@@ -21,7 +22,6 @@ const SOCKETS: [&str; 3] = [
     "/run/k3s/containerd/containerd.sock",
 ];
 const TASKS: &str = "io.containerd.runtime.v2.task";
-const NERDCTL_NAME: &str = "nerdctl/name";
 /// Docker takes its time on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -42,8 +42,7 @@ impl Found {
 
     /// By nerdctl, which lets its hooks know.
     fn is_called(&self, name: &str) -> bool {
-        let spec = Spec::read(&self.bundle);
-        spec.is_ok_and(|spec| spec.annotations.get(NERDCTL_NAME).is_some_and(|called| called == name))
+        Spec::read(&self.bundle).is_ok_and(|spec| spec.nerdctl_name() == Some(name))
     }
 
     /// What looks after it while it runs, which has to be ours.
@@ -100,11 +99,17 @@ pub(crate) fn find(name: &str, namespace: Option<&str>) -> Result<Found, String>
             Err(problem) => silent = Some(problem),
         }
     }
-    choose(all, name)?.ok_or_else(|| {
-        let unknown =
-            || format!("no container {name} runs here: `ctr containers ls` and `docker ps` tell which do");
-        silent.unwrap_or_else(unknown)
-    })
+    choose(all, name)?.ok_or_else(|| silent.unwrap_or_else(|| unknown(name, namespace)))
+}
+
+fn unknown(name: &str, namespace: Option<&str>) -> String {
+    if !is_root() {
+        return format!("only root can see whether container {name} runs: {AS_ROOT}");
+    }
+    let place = namespace.map_or_else(|| "here".to_owned(), |namespace| format!("in namespace {namespace}"));
+    format!(
+        "no container {name} runs {place}: `docker ps`, `ctr -n NAMESPACE containers ls` and `crictl ps` tell which do"
+    )
 }
 
 /// The container of a pod that is called NAMESPACE/NAME, or the one of that name.
@@ -112,6 +117,9 @@ pub(crate) fn find_in_pod(pod: &str, container: Option<&str>) -> Result<Found, S
     let named = pod.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
     let (namespace, name) = named.ok_or_else(|| format!("{pod:?} is no pod: give NAMESPACE/NAME"))?;
     let mut found = of_pod(all(), namespace, name);
+    if found.is_empty() && !is_root() {
+        return Err(format!("only root can see which pods run: {AS_ROOT}"));
+    }
     if found.is_empty() {
         return Err(format!("no container of a pod {pod} runs here: `crictl ps` tells which do"));
     }

@@ -69,7 +69,7 @@ pub(crate) enum Error {
     )]
     Loses(PathBuf),
     #[error(
-        "{0} containers still run on Cryo and need it: end their pods (`kubectl get pods -A` with \
+        "{0} containers, those of pods themselves included, still run on Cryo and need it: end their pods (`kubectl get pods -A` with \
              runtimeClassName cryo) and run this again"
     )]
     InUse(usize),
@@ -89,6 +89,10 @@ pub(crate) enum Error {
     ReadOnly { what: &'static str, path: PathBuf },
     #[error("everything is in place, but '{command}' failed ({why}): see journalctl -xe and run it again")]
     Restart { command: String, why: String },
+    #[error(
+        "everything is in place, but nothing was restarted, as there is no systemd here: do what is said above"
+    )]
+    NoSystemd,
 }
 
 impl Error {
@@ -340,7 +344,7 @@ fn systemctl(root: &Root, arguments: &[&str]) -> Result<(), Error> {
         why: why.to_owned(),
     };
     if !root.has_systemd() {
-        return Err(failed("there is no systemd here"));
+        return Err(Error::NoSystemd);
     }
     let said = run_now("systemctl", arguments, USUAL_PATH, RESTART_PATIENCE);
     match said.map_err(|error| failed(&error.to_string()))? {

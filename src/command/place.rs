@@ -8,7 +8,7 @@ use cryo::metrics;
 use cryo::policy::NodeFile;
 use cryo::store::{Held, Store};
 
-use super::answer::{complain, node_file};
+use super::answer::{AS_ROOT, complain, is_root, node_file};
 
 /// The folder of an image. What is in the store stays there as long as this lives.
 #[derive(Debug)]
@@ -42,7 +42,11 @@ impl Shelf {
     }
 
     fn of(node: NodeFile) -> Result<Shelf, String> {
-        let store = Store::open(&node.store().path).map_err(|error| error.to_string())?;
+        let path = &node.store().path;
+        let store = Store::open(path).map_err(|error| match is_root() {
+            true => error.to_string(),
+            false => format!("only root can look into the checkpoint store {}: {AS_ROOT}", path.display()),
+        })?;
         Ok(Shelf { store: store.with_copies_in(node.restore_folders()), node })
     }
 }

@@ -19,7 +19,7 @@ use super::answer::{complain, finish, say, tell};
 use super::ask::{self, Problem};
 use super::find;
 use super::place::Shelf;
-use super::table::duration;
+use super::table::{duration, plain};
 
 /// The CRI's namespace in containerd.
 const KUBERNETES: &str = "k8s.io";
@@ -35,7 +35,7 @@ pub(crate) struct Options {
     id: Option<String>,
     /// Where its output goes: file:///PATH or binary:///PROGRAM. If it isn't said, to where it
     /// went before as long as containerd knows that, and otherwise nowhere.
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", value_parser = log_uri)]
     log_uri: Option<String>,
     /// Print JSON.
     #[arg(long)]
@@ -47,9 +47,19 @@ pub(crate) struct Options {
 struct Report<'a> {
     checkpoint: &'a str,
     container: &'a str,
+    /// What people call it, if it is the one that was checkpointed.
+    called: Option<&'a str>,
     namespace: &'a str,
     /// Milliseconds.
     took: u64,
+}
+
+/// A plain path would be a pipe, which somebody has to read.
+fn log_uri(text: &str) -> Result<String, String> {
+    match ["file:///", "binary:///"].iter().any(|scheme| text.starts_with(scheme)) {
+        true => Ok(text.to_owned()),
+        false => Err("give file:///PATH or binary:///PROGRAM".to_owned()),
+    }
 }
 
 pub(crate) fn run(options: &Options) -> ExitCode {
@@ -79,6 +89,7 @@ fn bring_back(options: &Options) -> Result<(), String> {
     let report = Report {
         checkpoint: &name,
         container: &container,
+        called: manifest.called.as_deref().filter(|_| container == manifest.container),
         namespace: &manifest.namespace,
         took: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     };
@@ -93,7 +104,7 @@ fn bring_back(options: &Options) -> Result<(), String> {
 }
 
 fn in_words(report: &Report<'_>, took: Duration) -> String {
-    let short: String = report.container.chars().take(24).collect();
+    let short: String = report.called.map_or_else(|| report.container.chars().take(24).collect(), plain);
     let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     format!("{short} goes on from {}, after {}\n", report.checkpoint, duration(took))
 }
@@ -113,9 +124,14 @@ fn through_containerd(
 ) -> Result<String, String> {
     let Manifest { container, namespace, terminal, .. } = manifest;
     let image = held.folder.display().to_string();
-    for socket in find::sockets() {
-        let mut words =
-            vec!["-address", &socket, "-namespace", namespace, "-id", container, "-image", &image];
+    let sockets = find::sockets();
+    if sockets.is_empty() {
+        return Err(
+            "no containerd runs here: start it, or say where it listens by CONTAINERD_ADDRESS".to_owned()
+        );
+    }
+    for socket in &sockets {
+        let mut words = vec!["-address", socket, "-namespace", namespace, "-id", container, "-image", &image];
         words.extend(options.id.iter().flat_map(|id| ["-new-id", id]));
         words.extend(options.log_uri.iter().flat_map(|uri| ["-log-uri", uri]));
         words.extend(terminal.then_some("-terminal"));
@@ -127,7 +143,8 @@ fn through_containerd(
         }
     }
     Err(format!(
-        "containerd has no container {container} in namespace {namespace} any longer: {}",
+        "containerd ({}) has no container {container} in namespace {namespace} any longer: {}",
+        sockets.join(", "),
         other_ways(name)
     ))
 }
@@ -136,20 +153,17 @@ fn through_containerd(
 /// names the entry.
 fn through_docker(options: &Options, manifest: &Manifest, held: &Held, name: &str) -> Result<String, String> {
     let id = &manifest.container;
-    if options.id.is_some() || options.log_uri.is_some() {
+    if options.id.is_none() && options.log_uri.is_some() {
+        return Err(format!("where the output of {name} goes is Docker's to say: leave out --log-uri"));
+    }
+    if options.id.is_some() {
         return Err(format!(
             "{name} is of a container of Docker's, which has to make others itself: docker run -d --annotation cryo.restore-from={name} IMAGE"
         ));
     }
     let format = "{{.State.Status}} {{.ResolvConfPath}}";
-    let said = ask::docker(&["container", "inspect", "--format", format, "--", id]).map_err(|problem| {
-        let short: String = id.chars().take(12).collect();
-        format!(
-            "Docker has no container {short} any longer ({}): {}",
-            String::from(problem),
-            other_ways(name)
-        )
-    })?;
+    let said = ask::docker(&["container", "inspect", "--format", format, "--", id]);
+    let said = said.map_err(|problem| without_docker(id, name, &String::from(problem)))?;
     let (status, path) = said.trim().split_once(' ').unwrap_or_default();
     if RUNNING.contains(&status) {
         return Err(format!(
@@ -164,7 +178,20 @@ fn through_docker(options: &Options, manifest: &Manifest, held: &Held, name: &st
     let named = Named::make(folder.join("checkpoints"), &checkpoint, manifest, held)?;
     let started = ask::docker(&["start", "--checkpoint", &checkpoint, id]);
     drop(named);
-    started.map(|_| id.clone()).map_err(|problem| first_line(&String::from(problem)))
+    started.map(|_| id.clone()).map_err(|problem| refused(&String::from(problem)))
+}
+
+fn without_docker(id: &str, name: &str, said: &str) -> String {
+    let short: String = id.chars().take(12).collect();
+    if said.to_lowercase().contains("no such container") {
+        return format!("Docker has no container {short} any longer: {}", other_ways(name));
+    }
+    format!("Docker doesn't tell what became of container {short}: {}", first_line(said))
+}
+
+fn refused(said: &str) -> String {
+    let line = first_line(said);
+    if line.contains("experimental") { format!("{line}: cryo install docker switches that on") } else { line }
 }
 
 /// Docker's client says once more what it was asked for.
@@ -194,5 +221,41 @@ impl Drop for Named {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             complain(&format!("{} stays behind: {error}", self.0.display()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_goes_where_somebody_takes_it() {
+        for good in ["file:///var/log/x", "binary:///usr/bin/logger?x=y"] {
+            assert_eq!(log_uri(good).unwrap(), good);
+        }
+        for bad in ["/var/log/x", "file://x", "fifo:///x", ""] {
+            assert!(log_uri(bad).unwrap_err().contains("file:///PATH"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_docker_that_is_silent_is_told_from_one_that_has_no_such_container() {
+        let gone =
+            without_docker("0123456789abcdef", "one", "Error response from daemon: No such container: x");
+        assert!(
+            gone.starts_with("Docker has no container 0123456789ab any longer: make a container"),
+            "{gone}"
+        );
+        let silent = without_docker("0123", "one", "Cannot connect to the Docker daemon. Is it running?");
+        assert!(silent.starts_with("Docker doesn't tell") && silent.contains("Cannot connect"), "{silent}");
+    }
+
+    #[test]
+    fn a_docker_without_experiments_is_told_how_to_get_them() {
+        let said = refused(
+            "\"--checkpoint\" is only supported on a Docker daemon with experimental features enabled",
+        );
+        assert!(said.ends_with("cryo install docker switches that on"), "{said}");
+        assert_eq!(refused("Error response from daemon: no room\nmore"), "no room");
     }
 }

@@ -65,6 +65,8 @@ struct Row<'a> {
     id: &'a str,
     name: Option<&'a str>,
     container: &'a str,
+    /// By people, if that is known.
+    called: Option<String>,
     namespace: &'a str,
     /// Milliseconds since 1970.
     taken_at: Option<u64>,
@@ -74,7 +76,7 @@ struct Row<'a> {
     stored: u64,
     /// Some of it is in packs.
     packed: bool,
-    /// Milliseconds from the request to the finished image, and what else was measured.
+    /// Milliseconds from before it was frozen to the finished image, and what else was measured.
     took: Option<u64>,
     figures: Option<Figures>,
     /// What is wrong with it.
@@ -201,7 +203,7 @@ fn pack(shelf: &Shelf, checkpoints: &[String]) -> Result<ExitCode, String> {
     let mut text = String::new();
     for (entry, bytes) in &packed {
         // Writing to a string can't fail.
-        let _ = writeln!(text, "packed {}, which took {}", called(&entry.record), size(*bytes));
+        let _ = writeln!(text, "packed {} ({} of memory)", called(&entry.record), size(*bytes));
     }
     for id in &in_use {
         let _ = writeln!(text, "{id} stays as it is: it is in use");
@@ -263,6 +265,7 @@ fn in_json(entries: &[Entry], shares: &Shares, damaged: &[Damaged]) -> Result<St
             id: record.id.as_str(),
             name: record.name.as_deref(),
             container: &record.container,
+            called: manifest.as_ref().and_then(|manifest| manifest.called.clone()),
             namespace: &record.namespace,
             taken_at: taken_at(record),
             pinned: record.pinned,
@@ -278,6 +281,7 @@ fn in_json(entries: &[Entry], shares: &Shares, damaged: &[Damaged]) -> Result<St
         id: entry.id.as_str(),
         name: None,
         container: "",
+        called: None,
         namespace: "",
         taken_at: None,
         pinned: false,
@@ -299,6 +303,7 @@ fn in_words(entries: &[Entry], shares: &Shares, damaged: &[Damaged]) -> String {
     let unknown = || "-".to_owned();
     for entry @ Entry { record, bytes: stored, .. } in entries {
         let manifest = taken(entry);
+        let called = manifest.as_ref().and_then(|manifest| manifest.called.clone());
         let took = manifest.as_ref().map(|manifest| manifest.took.saturating_mul(1000));
         let frozen = manifest.and_then(|manifest| manifest.figures.frozen_us);
         let taken = taken_at(record).and_then(time);
@@ -307,7 +312,7 @@ fn in_words(entries: &[Entry], shares: &Shares, damaged: &[Damaged]) -> String {
         table.row([
             record.name.clone().or_else(|| named(record)).unwrap_or_else(unknown),
             record.id.to_string(),
-            record.container.chars().take(24).collect(),
+            called.unwrap_or_else(|| record.container.chars().take(24).collect()),
             taken.unwrap_or_else(unknown),
             size(bytes(record)),
             size(stored + share.unwrap_or(&0)),

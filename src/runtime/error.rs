@@ -89,7 +89,7 @@ const REMEDIES: &[(&[&str], &str)] = &[
     (&["compiled without CRIU support"], "install a crun that is built with CRIU, or use runc"),
     (
         &["libcriu is too old", "CRIU version", "CRIU: failed checking version"],
-        "install CRIU 3.19 or newer where containerd's PATH leads to it",
+        "install CRIU 4.2 where containerd's PATH leads to it (cryo doctor says what is there)",
     ),
     (
         &["config files supported in CRIU >="],

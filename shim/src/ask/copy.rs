@@ -55,7 +55,12 @@ pub(super) async fn make(containerd: &mut Client, original: Container, id: &str)
     };
     containerd.call::<Nothing>(CREATE_LEASE, &lease).await.map_err(refused)?;
     containerd.hold(&lease.id);
-    let made = make_leased(containerd, &original, &copied).await.map_err(refused);
+    let made = make_leased(containerd, &original, &copied).await.map_err(|error| match error {
+        GrpcError::AlreadyExists(_) => {
+            Error::other(format!("there is a container or a snapshot {id} already: choose another --id"))
+        }
+        error => refused(error),
+    });
     // Otherwise it expires.
     let _ = containerd.call::<Nothing>(DELETE_LEASE, &ById { id: lease.id }).await;
     made.map(|()| copied)

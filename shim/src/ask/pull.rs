@@ -165,12 +165,19 @@ fn refused(error: GrpcError) -> Error {
         GrpcError::Refused(text) => text,
         other => return Error::Containerd(other),
     };
-    let last: String = text.chars().rev().take(SHOWN).collect();
-    let last: String = last.chars().rev().collect();
     match text.contains("not found") {
         true => Error::Missing("no registry has it".to_owned()),
-        false => Error::Pull(last),
+        false => Error::Pull(end_of(&text).to_owned()),
     }
+}
+
+/// As much as can be shown, from the beginning of a part of it.
+fn end_of(text: &str) -> &str {
+    let Some((from, _)) = text.char_indices().rev().nth(SHOWN - 1).filter(|(from, _)| *from > 0) else {
+        return text;
+    };
+    let end = &text[from..];
+    end.split_once(": ").filter(|(_, rest)| rest.len() >= SHOWN / 3).map_or(end, |(_, rest)| rest)
 }
 
 #[cfg(test)]
@@ -197,5 +204,8 @@ mod tests {
             panic!("it isn't missing")
         };
         assert!(words.ends_with("connection refused") && words.len() <= SHOWN, "{words}");
+        let long = "https://r.io/v2/warm\": dial tcp: lookup r.io on 10.0.0.1:53: no such host";
+        assert_eq!(end_of(&("x".repeat(100) + long)), "dial tcp: lookup r.io on 10.0.0.1:53: no such host");
+        assert_eq!(end_of("short: one"), "short: one");
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::command::Daemon;
 use crate::command::root::{Root, SHIM, STOCK_SHIM};
@@ -14,9 +15,16 @@ const CONFIGURATION: &str = "/etc/containerd/config.toml";
 /// A containerd that can be asked what it makes of its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Configured {
+    /// It runs, and has read another configuration than what is there now.
+    pub(crate) outdated: bool,
     pub(crate) program: PathBuf,
     pub(crate) file: PathBuf,
 }
+
+/// In a second, as the kernel counts for programs.
+const TICKS: f64 = 100.0;
+/// For the rounding of times.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// What a daemon would start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,8 +147,10 @@ fn of_process(pid: u32, who: String, daemon: Daemon) -> Starts {
     let beside = program.parent().unwrap_or(Path::new("")).display().to_string();
     let path = format!("{}:{path}:{beside}", here.display());
     let root = process.join("root");
-    let config =
-        sees_what_we_see(&root).then(|| Configured { file: configuration(&process, &here), program });
+    let config = sees_what_we_see(&root).then(|| {
+        let file = configuration(&process, &here);
+        Configured { outdated: has_changed_since(&process, &file).unwrap_or(false), file, program }
+    });
     Starts { runs: true, config, ..of_path(who, daemon, &path, &root) }
 }
 
@@ -162,6 +172,21 @@ fn configuration(process: &Path, here: &Path) -> PathBuf {
     here.join(named.unwrap_or(CONFIGURATION))
 }
 
+/// Whether a process is older than its configuration, or than what that usually imports.
+fn has_changed_since(process: &Path, file: &Path) -> Option<bool> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    // Its name may have blanks in it.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let age = Duration::try_from_secs_f64(uptime - ticks as f64 / TICKS).ok()?;
+    let began = SystemTime::now().checked_sub(age)?;
+    let imported = fs::read_dir(file.with_file_name("conf.d")).into_iter().flatten().flatten();
+    let mut files = imported.map(|entry| entry.path()).chain([file.to_owned()]);
+    let changed = |file: PathBuf| fs::metadata(file).and_then(|file| file.modified()).ok();
+    Some(files.any(|file| changed(file).is_some_and(|changed| changed > began + SLACK)))
+}
+
 fn of_path(who: String, daemon: Daemon, path: &str, root: &Path) -> Starts {
     let shim = |name| {
         search::find(name, path, root).map_or(Shim::None, |found| {
@@ -174,7 +199,8 @@ fn of_path(who: String, daemon: Daemon, path: &str, root: &Path) -> Starts {
     };
     let criu = search::find("criu", path, root).is_some();
     let program = search::find("containerd", path, root).filter(|_| root == Path::new("/"));
-    let config = program.map(|found| Configured { program: found.path, file: CONFIGURATION.into() });
+    let config =
+        program.map(|found| Configured { program: found.path, file: CONFIGURATION.into(), outdated: false });
     Starts { who, daemon, stock_name: shim(STOCK_SHIM), own_name: shim(SHIM), runs: false, criu, config }
 }
 

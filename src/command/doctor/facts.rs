@@ -10,6 +10,7 @@ use cryo::reaper::Reaper;
 
 use super::daemons::{self, Starts};
 use super::handlers::{self, Handlers};
+use crate::command::answer::is_root;
 use crate::command::run::{Said, run};
 use crate::command::search;
 
@@ -75,7 +76,7 @@ pub(super) async fn gather(reaper: Reaper) -> Facts {
     );
     let starts = daemons::starts(&path);
     Facts {
-        root: rustix::process::geteuid().is_root(),
+        root: is_root(),
         systemd: Path::new("/run/systemd/system").is_dir(),
         shim: search::shim(&path),
         containerd,

@@ -23,6 +23,8 @@ pub(super) struct Handlers {
     pub(super) cryo: Vec<(Handler, PathBuf)>,
     /// The default handler, if nothing describes it.
     pub(super) missing: Option<String>,
+    /// The containerd that runs doesn't know it yet.
+    pub(super) outdated: bool,
 }
 
 /// Asked of each containerd that Kubernetes may use: it reads its own files best.
@@ -34,7 +36,7 @@ pub(super) async fn gather(
 ) -> Vec<Handlers> {
     let mut found = Vec::new();
     for one in starts {
-        let Some(Configured { program, file }) = &one.config else { continue };
+        let Some(Configured { program, file, outdated }) = &one.config else { continue };
         let (program, named) = (program.display().to_string(), file.display().to_string());
         let said = run(reaper, &program, &["--config", &named, "config", "dump"], path, patience).await;
         let Some(described) = said.output().and_then(words::handlers) else { continue };
@@ -44,7 +46,7 @@ pub(super) async fn gather(
             let program = program_of(&handler, one)?;
             Some((handler, program))
         });
-        found.push(Handlers { file: file.clone(), cryo: cryo.collect(), missing });
+        found.push(Handlers { file: file.clone(), cryo: cryo.collect(), missing, outdated: *outdated });
     }
     found
 }
@@ -74,9 +76,17 @@ pub(super) fn judge(handlers: &Handlers) -> Vec<Finding> {
         );
         finding(format!("handler {name}"), Part::Other, State::Missing, "isn't described, but the default", &remedy)
     });
-    missing
-        .chain(handlers.cryo.iter().map(|(handler, program)| of_handler(handler, program, &file.to_string())))
-        .collect()
+    let described = handlers.cryo.iter().map(|(handler, program)| match handlers.outdated {
+        true => of_next_start(handler, &file.to_string()),
+        false => of_handler(handler, program, &file.to_string()),
+    });
+    missing.chain(described).collect()
+}
+
+fn of_next_start(handler: &Handler, file: &str) -> Finding {
+    let what = format!("handler {}", handler.name);
+    let found = format!("in {file}, which containerd hasn't read since it changed");
+    finding(what, Part::Other, State::Warn, found, "Restart containerd: pods that run don't mind.")
 }
 
 fn of_handler(handler: &Handler, program: &Path, file: &str) -> Finding {
@@ -135,9 +145,13 @@ mod tests {
                 (handler("cryo", &["cryo.*"]), program),
             ],
             missing: Some("runc".into()),
+            outdated: false,
         };
         let states: Vec<_> = judge(&handlers).into_iter().map(|found| (found.what, found.state)).collect();
         let wanted = [("runc", State::Missing), ("deaf", State::Warn), ("cryo", State::Ok)];
         assert_eq!(states, wanted.map(|(name, state)| (format!("handler {name}"), state)));
+        let next_time = judge(&Handlers { outdated: true, ..handlers });
+        let is_next = |found: &Finding| found.state == State::Warn && found.found.contains("hasn't read");
+        assert!(next_time.iter().skip(1).all(is_next), "{next_time:?}");
     }
 }

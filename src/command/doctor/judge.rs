@@ -496,8 +496,12 @@ mod tests {
             pod_annotations: vec!["cryo.*".into()],
         };
         let program = handler.path.clone().into();
-        let handlers =
-            handlers::Handlers { file: "/c.toml".into(), cryo: vec![(handler, program)], missing: None };
+        let handlers = handlers::Handlers {
+            file: "/c.toml".into(),
+            cryo: vec![(handler, program)],
+            missing: None,
+            outdated: false,
+        };
         let alone = |facts: &mut Facts| {
             (facts.starts[0].stock_name, facts.starts[0].own_name) = (Shim::None, Shim::None);
             facts.handlers = vec![handlers];

@@ -37,6 +37,7 @@ fn foreign(folder: &Path) -> Vec<(&'static str, String)> {
 
 fn ours(folder: &Path, manifest: &Manifest) -> Vec<(&'static str, String)> {
     let taken = time(manifest.taken_at).unwrap_or_default();
+    let called = manifest.called.as_ref().map(|called| format!("{called}: ")).unwrap_or_default();
     let left = if manifest.left_running { "left running" } else { "stopped by it" };
     let files = count(manifest.files.len(), "file", "files");
     let criu = manifest.criu.as_deref().unwrap_or("of unknown version");
@@ -46,7 +47,7 @@ fn ours(folder: &Path, manifest: &Manifest) -> Vec<(&'static str, String)> {
     let state = if manifest.sealed { "" } else { " (never completed: it can't be restored)" };
     vec![
         ("Checkpoint", format!("{}{state}", folder.display())),
-        ("Container", format!("{} in namespace {}, {left}", manifest.container, manifest.namespace)),
+        ("Container", format!("{called}{} in namespace {}, {left}", manifest.container, manifest.namespace)),
         ("Taken", format!("{taken}, in {}", duration(manifest.took.saturating_mul(1000)))),
         ("By", format!("{} {version}, CRIU {criu}", runtime.name)),
         ("On", format!("Linux {} {}", manifest.kernel, manifest.architecture)),

@@ -106,6 +106,9 @@ impl<'a> Node<'a> {
 }
 
 fn ask(main: &Path, named: bool) -> Result<Asked, Error> {
+    if named && !main.exists() {
+        return Err(Error::NoConfiguration(main.to_owned()));
+    }
     let running = for_pods();
     if let Some(other) = running.iter().find(|one| !named && one.file != main) {
         return Err(Error::OtherConfiguration(other.file.clone()));

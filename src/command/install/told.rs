@@ -24,7 +24,7 @@ pub(super) fn told(root: &Root, options: &Install, steps: &[Step], changed: bool
         }
         (true, Daemon::Containerd) => Vec::new(),
     };
-    if !options.restart && (changed || options.daemon != Daemon::Kubernetes) {
+    if !(options.restart && root.has_systemd()) && (changed || options.daemon != Daemon::Kubernetes) {
         rest.push(next(root, options, changed));
     }
     if !rest.is_empty() {
