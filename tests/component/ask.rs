@@ -364,7 +364,7 @@ fn a_copy_whose_id_is_taken_leaves_nothing(world: &World) {
     let [container, info] = copied();
     let refuse = Reply::Refuse(Code::ALREADY_EXISTS, "container \"c2\": already exists");
     let grpc = Grpc::serve(world.runtime(), [container, info, ("Containers/Create", refuse)]);
-    refused(&ask(&COPY), 1, "already exists");
+    refused(&ask(&COPY), 1, "there is a container or a snapshot c2 already: choose another --id");
     assert_eq!(grpc.call("Snapshots/Remove").read::<Snapshot>().key, "c2");
     grpc.call("Leases/Delete");
     assert!(!grpc.methods().contains(&"Containers/Delete".to_owned()), "it is somebody else's");
@@ -372,7 +372,7 @@ fn a_copy_whose_id_is_taken_leaves_nothing(world: &World) {
     let [container, info] = copied();
     let refuse = Reply::Refuse(Code::ALREADY_EXISTS, "snapshot \"c2\": already exists");
     let grpc = Grpc::serve(world.runtime(), [container, info, ("Snapshots/Prepare", refuse)]);
-    refused(&ask(&COPY), 1, "already exists");
+    refused(&ask(&COPY), 1, "there is a container or a snapshot c2 already: choose another --id");
     assert!(!grpc.methods().contains(&"Snapshots/Remove".to_owned()), "it is somebody else's");
 }
 

@@ -152,7 +152,7 @@ fn a_second_container_goes_on_beside_the_first(bench: &Bench) -> Outcome {
     ensure!(record.is_some_and(|record| record.snapshot_key == copy), "it has no snapshot of its own");
     ensure_eq!(api.state(&copy, "")?.status, Status::Running as i32, "its state");
     let said = cryo_refuses(bench, &["restore", "one", "--id", &copy])?;
-    ensure!(said.contains("already exists"), "{said}");
+    ensure!(said.contains("choose another --id"), "{said}");
     ensure_eq!(api.state(&copy, "")?.status, Status::Running as i32, "its state after that");
     api.kill(&copy, "", KILL, false)?;
     api.wait(&copy, "", PATIENCE)?;
