@@ -69,7 +69,7 @@ pub(crate) enum Error {
     )]
     Loses(PathBuf),
     #[error(
-        "{0} containers, those of pods themselves included, still run on Cryo and need it: end their pods (`kubectl get pods -A` with \
+        "{0} containers still run on Cryo and need it, pods' own ones among them: end the pods (`kubectl get pods -A` with \
              runtimeClassName cryo) and run this again"
     )]
     InUse(usize),
