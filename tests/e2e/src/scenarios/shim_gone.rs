@@ -40,8 +40,11 @@ pub(super) fn shim_of(task: &Task<'_>) -> Outcome<Pid> {
 
 /// What must be so after the shim's death; the leak check after the trial does the rest.
 pub(super) fn is_gone(task: &Task<'_>) -> Outcome {
+    // Of one whose shim is dead and that is being cleaned up after it says no more than "not found".
+    let unknown = format!("task {} not found", task.id);
     eventually("containerd knows the task no more", || {
-        task.state().is_err_and(|status| status.code() == Code::NotFound).then_some(())
+        let said = task.state().err()?;
+        (said.code() == Code::NotFound && said.message().contains(&unknown)).then_some(())
     })?;
     eventually("all its processes are gone", || cgroup::processes(task.cgroup()).is_empty().then_some(()))?;
     eventually("its bundle is gone", || (!bundle_of(task).exists()).then_some(()))
