@@ -15,8 +15,9 @@ use cryo::shm;
 use serde::Serialize;
 
 use super::answer::{finish, node_file, say};
-use super::find::{self, Found};
+use super::find::{Found, Place};
 use super::search;
+use super::table::known_as;
 
 /// Where containerd unpacks a checkpoint of Docker's to.
 const UNPACKED: &str = "/tmp";
@@ -26,15 +27,8 @@ pub(crate) struct Options {
     /// Its id, the beginning of it, or Docker's or nerdctl's name for it.
     #[arg(required_unless_present = "pod", conflicts_with = "pod")]
     container: Option<String>,
-    /// The containerd namespace to look in, if more than one has such a container.
-    #[arg(long, short, conflicts_with = "pod")]
-    namespace: Option<String>,
-    /// Instead of CONTAINER: the pod it belongs to, in Kubernetes.
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    pod: Option<String>,
-    /// Which container of the pod, if it has several.
-    #[arg(long = "container", value_name = "CONTAINER", requires = "pod")]
-    of_pod: Option<String>,
+    #[command(flatten)]
+    place: Place,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -63,11 +57,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 }
 
 fn check(options: &Options) -> Result<Verdict, String> {
-    let asked = options.pod.as_ref().or(options.container.as_ref()).map_or("", String::as_str);
-    let found = match options.pod {
-        Some(_) => find::find_in_pod(asked, options.of_pod.as_deref())?,
-        None => find::find(asked, options.namespace.as_deref())?,
-    };
+    let asked = options.place.pod.as_ref().or(options.container.as_ref()).map_or("", String::as_str);
+    let found = options.place.find(options.container.as_deref())?;
     let pid = found.pid()?;
     let Found { id, namespace, bundle } = found;
     let spec = Spec::read(&bundle).map_err(|error| error.to_string())?;
@@ -104,7 +95,7 @@ fn in_json(verdict: &Verdict) -> String {
 
 fn in_words(verdict: &Verdict) -> String {
     let Verdict { container, called, pid, processes, ready, criu, findings, .. } = verdict;
-    let short = called.clone().unwrap_or_else(|| container.chars().take(24).collect());
+    let short = known_as(called.as_deref(), container);
     let answer = if *ready { "can be checkpointed" } else { "can't be checkpointed" };
     let plural = if *processes == 1 { "" } else { "es" };
     let mut text = format!("{short} (pid {pid}, {processes} process{plural}) {answer}\n");

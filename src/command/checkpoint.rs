@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::answer::{finish, say, tell, time};
 use super::ask;
-use super::find::{self, Found};
+use super::find::{Found, Place};
 use super::place::Shelf;
 use super::progress::Bar;
-use super::table::{duration, plain, size};
+use super::table::{duration, known_as, size};
 
 /// Docker's ids have 64 digits; the first ones tell them apart, as in its own output.
 const SHORT_ID: usize = 12;
@@ -29,15 +29,8 @@ pub(crate) struct Options {
     /// What the checkpoint is to be called: letters, digits, '_', '.' and '-'. If it isn't said,
     /// a name is made from the container's and the time, and printed.
     name: Option<String>,
-    /// The containerd namespace to look in, if more than one has such a container.
-    #[arg(long, short, conflicts_with = "pod")]
-    namespace: Option<String>,
-    /// Instead of CONTAINER: the pod it belongs to, in Kubernetes.
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    pod: Option<String>,
-    /// Which container of the pod, if it has several.
-    #[arg(long = "container", value_name = "CONTAINER", requires = "pod")]
-    of_pod: Option<String>,
+    #[command(flatten)]
+    place: Place,
     /// End the container when its checkpoint is safe.
     #[arg(long, conflicts_with = "leave_running")]
     exit: bool,
@@ -125,7 +118,7 @@ fn take(options: &Options) -> Result<(), String> {
 
 /// containerd only says that a connection was closed.
 fn died(id: &str, why: &str) -> String {
-    let short: String = id.chars().take(24).collect();
+    let short = known_as(None, id);
     format!(
         "the shim of {short} has died meanwhile, and the container with it ({why}); if the checkpoint was complete by then, cryo store prune finds it"
     )
@@ -133,22 +126,19 @@ fn died(id: &str, why: &str) -> String {
 
 /// With a pod, what stands first is the name.
 fn chosen(options: &Options) -> Result<(Found, Option<&str>), String> {
-    let Options { container, name, namespace, pod, of_pod, .. } = options;
-    match (pod, container, name) {
+    let Options { container, name, place, .. } = options;
+    match (&place.pod, container, name) {
         (Some(_), Some(container), Some(_)) => {
             Err(format!("give --pod or a container, not both: {container:?} is one too much"))
         }
-        (Some(pod), name, None) => Ok((find::find_in_pod(pod, of_pod.as_deref())?, name.as_deref())),
-        (_, container, name) => {
-            let container = container.as_deref().unwrap_or_default();
-            Ok((find::find(container, namespace.as_deref())?, name.as_deref()))
-        }
+        (Some(_), name, None) => Ok((place.find(None)?, name.as_deref())),
+        (_, container, name) => Ok((place.find(container.as_deref())?, name.as_deref())),
     }
 }
 
 /// What people call it, as far as a name may be so.
 fn stem(options: &Options, found: &Found) -> String {
-    let Options { container, pod, of_pod, .. } = options;
+    let Options { container, place: Place { pod, of_pod, .. }, .. } = options;
     let id: String =
         if found.id.len() == 64 { found.id.chars().take(SHORT_ID).collect() } else { found.id.clone() };
     let called = match (pod, container) {
@@ -177,7 +167,7 @@ fn unused(store: &Store, stem: &str) -> String {
 
 fn in_words(report: &Report<'_>) -> String {
     let Report { container, called, left_running, took, figures, .. } = report;
-    let short: String = called.map_or_else(|| container.chars().take(24).collect(), plain);
+    let short = known_as(*called, container);
     let bytes = figures.bytes.map(|bytes| format!(", {}", size(bytes))).unwrap_or_default();
     let frozen = match figures.frozen_us {
         Some(frozen) if *left_running => format!(", stood still for {}", duration(frozen)),
@@ -203,9 +193,7 @@ mod tests {
         Options {
             container: owned(container),
             name: None,
-            namespace: None,
-            pod: owned(pod),
-            of_pod: owned(of_pod),
+            place: Place { namespace: None, pod: owned(pod), of_pod: owned(of_pod) },
             exit: false,
             leave_running: false,
             json: false,

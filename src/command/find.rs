@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use cryo::bundle::{self, CONFIG, Spec};
 use cryo::reaper::{Reaper, parent};
 
@@ -24,6 +25,30 @@ const SOCKETS: [&str; 3] = [
 const TASKS: &str = "io.containerd.runtime.v2.task";
 /// Docker takes its time on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the container is that a verb is about.
+#[derive(Args)]
+pub(crate) struct Place {
+    /// The containerd namespace to look in, if more than one has such a container.
+    #[arg(long, short, conflicts_with = "pod")]
+    pub(crate) namespace: Option<String>,
+    /// Instead of CONTAINER: the pod it belongs to, in Kubernetes.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(crate) pod: Option<String>,
+    /// Which container of the pod, if it has several.
+    #[arg(long = "container", value_name = "CONTAINER", requires = "pod")]
+    pub(crate) of_pod: Option<String>,
+}
+
+impl Place {
+    /// The one of that name, unless a pod is said.
+    pub(crate) fn find(&self, container: Option<&str>) -> Result<Found, String> {
+        match &self.pod {
+            Some(pod) => find_in_pod(pod, self.of_pod.as_deref()),
+            None => find(container.unwrap_or_default(), self.namespace.as_deref()),
+        }
+    }
+}
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -81,7 +106,7 @@ impl Shim {
 }
 
 /// An id goes before a name, and a name before the beginning of an id, as Docker has it.
-pub(crate) fn find(name: &str, namespace: Option<&str>) -> Result<Found, String> {
+fn find(name: &str, namespace: Option<&str>) -> Result<Found, String> {
     let wanted = |found: &Found| namespace.is_none_or(|namespace| found.namespace == namespace);
     let mut all: Vec<Found> = all().filter(wanted).collect();
     let mut silent = None;
@@ -113,7 +138,7 @@ fn unknown(name: &str, namespace: Option<&str>) -> String {
 }
 
 /// The container of a pod that is called NAMESPACE/NAME, or the one of that name.
-pub(crate) fn find_in_pod(pod: &str, container: Option<&str>) -> Result<Found, String> {
+fn find_in_pod(pod: &str, container: Option<&str>) -> Result<Found, String> {
     let named = pod.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
     let (namespace, name) = named.ok_or_else(|| format!("{pod:?} is no pod: give NAMESPACE/NAME"))?;
     let mut found = of_pod(all(), namespace, name);

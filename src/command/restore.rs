@@ -19,7 +19,7 @@ use super::answer::{complain, finish, say, tell};
 use super::ask::{self, Problem};
 use super::find;
 use super::place::Shelf;
-use super::table::{duration, plain};
+use super::table::{duration, known_as};
 
 /// The CRI's namespace in containerd.
 const KUBERNETES: &str = "k8s.io";
@@ -104,7 +104,7 @@ fn bring_back(options: &Options) -> Result<(), String> {
 }
 
 fn in_words(report: &Report<'_>, took: Duration) -> String {
-    let short: String = report.called.map_or_else(|| report.container.chars().take(24).collect(), plain);
+    let short = known_as(report.called, report.container);
     let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     format!("{short} goes on from {}, after {}\n", report.checkpoint, duration(took))
 }

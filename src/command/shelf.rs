@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::answer::{complain, finish, say, time};
 use super::place::Shelf;
 use super::progress::Bar;
-use super::table::{Table, count, duration, plain, size};
+use super::table::{Table, count, duration, known_as, plain, size};
 
 #[derive(Subcommand)]
 pub(crate) enum StoreVerb {
@@ -312,7 +312,7 @@ fn in_words(entries: &[Entry], shares: &Shares, damaged: &[Damaged]) -> String {
         table.row([
             record.name.clone().or_else(|| named(record)).unwrap_or_else(unknown),
             record.id.to_string(),
-            called.unwrap_or_else(|| record.container.chars().take(24).collect()),
+            known_as(called.as_deref(), &record.container),
             taken.unwrap_or_else(unknown),
             size(bytes(record)),
             size(stored + share.unwrap_or(&0)),

@@ -78,6 +78,14 @@ pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
+/// Ids of 64 digits say no more than their beginning.
+const LONGEST_ID: usize = 24;
+
+/// A container as people know it: what they call it, or the beginning of its id.
+pub(crate) fn known_as(called: Option<&str>, id: &str) -> String {
+    called.map_or_else(|| id.chars().take(LONGEST_ID).collect(), plain)
+}
+
 /// What comes from an image may be anything, and a terminal obeys some of it.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
