@@ -166,6 +166,7 @@ fn the_room_that_changes_take_is_measured_within_bounds() {
 
 #[test]
 fn depth_is_no_danger() {
+    let _undisturbed = crate::reaper::undisturbed();
     let (upper, root) = (tempdir().unwrap(), tempdir().unwrap());
     let deep = vec!["d"; 700].join("/");
     fs::create_dir_all(upper.path().join(&deep)).unwrap();
@@ -206,6 +207,7 @@ fn devices_and_owners_come_back_where_they_may() {
 /// Others read it, too.
 #[test]
 fn gnu_tar_and_python_understand_a_layer() {
+    let _undisturbed = crate::reaper::undisturbed();
     let upper = tempdir().unwrap();
     let at = |name: &str| upper.path().join(name);
     let long = format!("{}/{}", "d".repeat(120), "f".repeat(120));

@@ -145,6 +145,7 @@ fn a_copy_ends_when_its_time_is_over_or_nobody_wants_it() {
 
 #[test]
 fn depth_is_no_danger_and_what_is_too_deep_stays_behind() {
+    let _undisturbed = crate::reaper::undisturbed();
     let folder = tempdir().unwrap();
     let mut here = opened(&folder);
     for _ in 0..3000 {

@@ -145,6 +145,7 @@ fn an_archive_is_an_oci_layout_whose_digests_are_right() {
 
 #[test]
 fn tar_lists_both_kinds_of_archive() {
+    let _undisturbed = crate::reaper::undisturbed();
     let folder = small_image();
     let opened = Folder::open(folder.path()).unwrap();
     let open = files_of(&opened);

@@ -79,6 +79,7 @@ fn members_may_come_in_any_order_and_compressed_in_any_way() {
 
 #[test]
 fn an_archive_of_podmans_is_a_checkpoint_without_our_manifest() {
+    let _undisturbed = crate::reaper::undisturbed();
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
     fs::create_dir(place("checkpoint")).unwrap();
