@@ -25,7 +25,7 @@ use crate::pages::compress::{Shrinking, Shrunk};
 use crate::pages::follow::Follower;
 use crate::pages::{Error, Expected, memory};
 use crate::reaper::{Process, Reaper};
-use crate::store::{Id, Store, Which};
+use crate::store::{self, Id, Store, Which};
 use crate::sys;
 
 /// As the first argument of our own binary: be a helper.
@@ -34,6 +34,7 @@ const SHRINK: &str = "shrink";
 const UNPACK: &str = "unpack";
 const PACK: &str = "pack";
 const SHARE: &str = "share";
+const WRITE_BACK: &str = "write-back";
 /// A client waits, but containers come before it.
 const NICENESS: i32 = 5;
 /// Nobody waits.
@@ -141,6 +142,11 @@ pub(crate) fn share(store: &Path, entry: &Id) -> io::Result<()> {
     by_itself([SHARE.as_ref(), store.as_os_str(), entry.as_str().as_ref()])
 }
 
+/// Has an entry of a store written to the disk.
+pub(crate) fn write_back(store: &Path, entry: &Id) -> io::Result<()> {
+    by_itself([WRITE_BACK.as_ref(), store.as_os_str(), entry.as_str().as_ref()])
+}
+
 /// A process that may outlive the shim, as it may take minutes.
 fn by_itself<const N: usize>(words: [&OsStr; N]) -> io::Result<()> {
     let mut command = Command::new("/proc/self/exe");
@@ -183,7 +189,10 @@ pub fn run(arguments: &[String]) -> ExitCode {
         [SHRINK, folder, into] => shrink(folder.as_ref(), into.as_ref()),
         [UNPACK, folder, packs, into] => unpack(folder.as_ref(), packs.as_ref(), into.as_ref()),
         [PACK, store, seconds] => pack_older(store.as_ref(), seconds),
-        [SHARE, store, entry] => share_with_older(store.as_ref(), entry),
+        [SHARE, store, entry] => {
+            in_the_background(store.as_ref(), entry, |store, id| store.share(id).map(drop))
+        }
+        [WRITE_BACK, store, entry] => in_the_background(store.as_ref(), entry, Store::write_back),
         _ => Err(Problem::other("a helper has to know what to do")),
     };
     let (said, status) = match done {
@@ -221,11 +230,15 @@ fn pack_older(store: &Path, seconds: &str) -> Result<String, Problem> {
     Ok(String::new())
 }
 
-fn share_with_older(store: &Path, entry: &str) -> Result<String, Problem> {
+fn in_the_background(
+    store: &Path,
+    entry: &str,
+    work: impl FnOnce(&Store, &Id) -> Result<(), store::Error>,
+) -> Result<String, Problem> {
     let _ = setpriority_process(None, IN_THE_BACKGROUND);
     let id = Id::parse(entry).ok_or_else(|| Problem::other("this is no checkpoint's id"))?;
     let store = Store::open(store).map_err(Problem::other)?;
-    store.share(&id).map_err(Problem::other)?;
+    work(&store, &id).map_err(Problem::other)?;
     Ok(String::new())
 }
 

@@ -233,9 +233,9 @@ impl Shelved {
             origin: None,
             digests: digests(self.draft.folder(), manifest, self.follower.take()),
         };
-        match self.draft.commit(about.clone(), Durable::Soon) {
+        match self.draft.commit(about.clone(), Durable::Later) {
             // Others may have the store locked for a while.
-            Err(store::Error::Busy { .. }) => self.draft.commit(about, Durable::Soon),
+            Err(store::Error::Busy { .. }) => self.draft.commit(about, Durable::Later),
             done => done,
         }
     }
@@ -260,6 +260,7 @@ fn tidy_beside(
 
 /// Has a process by itself do what takes long.
 fn tidy(store: &Store, newest: &Id, pack_after: Option<Duration>) -> Result<(), String> {
+    helper::write_back(store.root(), newest).map_err(|error| error.to_string())?;
     if store.can_share() {
         return helper::share(store.root(), newest).map_err(|error| error.to_string());
     }

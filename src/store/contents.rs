@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::error::brief;
 use super::record::{self, Content};
-use super::{Durable, Error};
+use super::{Durable, Error, Id, Store, disk};
 use crate::checkpoint::manifest::{self, Manifest};
 use crate::criu::images;
 use crate::pages::digest::{self, Digester};
@@ -49,11 +49,16 @@ pub(super) fn complete(
     Ok(files)
 }
 
-/// Has the kernel begin to write what a commit hasn't waited for.
-pub(super) fn write_back<'a>(folder: &Path, names: impl Iterator<Item = &'a String>) {
-    for name in names {
-        // If it can't be begun, the kernel does it by itself half a minute later.
-        let _ = File::open(folder.join(name)).and_then(|file| sys::begin_writing_back(&file));
+impl Store {
+    /// Has the kernel begin to write what the commit of an entry hasn't waited for, which takes
+    /// as long as its queue for the disk is full.
+    pub fn write_back(&self, id: &Id) -> Result<(), Error> {
+        let folder = self.entry_folder(id);
+        for name in disk::names(&folder).map_err(Error::at(&folder))? {
+            // If it can't be begun, the kernel does it by itself half a minute later.
+            let _ = File::open(folder.join(name)).and_then(|file| sys::begin_writing_back(&file));
+        }
+        Ok(())
     }
 }
 

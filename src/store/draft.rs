@@ -47,9 +47,9 @@ pub struct Progress {
 pub enum Durable {
     /// When its commit is done.
     Now,
-    /// Soon afterwards, because a client waits. After a loss of power they may not be what
-    /// they were; whoever reads them has their digests.
-    Soon,
+    /// Once [`Store::write_back`] has been called and the disk is done, because a client waits.
+    /// After a loss of power they may not be what they were; whoever reads them has their digests.
+    Later,
 }
 
 /// An entry that isn't complete. Dropped, it leaves nothing but what may be all that is left of
@@ -335,10 +335,6 @@ impl Draft {
             if let Err(error) = disk::sync(&changed) {
                 tracing::warn!(%error, folder = %changed.display(), "isn't on the disk yet");
             }
-        }
-        if durable == Durable::Soon {
-            // Last of all: what waits for the disk from now on waits for this, too.
-            contents::write_back(&folder, record.files.keys());
         }
         let bytes = disk::bytes(&folder).unwrap_or_default();
         Ok(Held::new(Entry { record, folder, bytes }, held))
