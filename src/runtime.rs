@@ -6,6 +6,7 @@ mod command;
 mod error;
 pub mod hook;
 mod orphan;
+mod version;
 mod widow;
 
 use std::fs;
@@ -17,6 +18,7 @@ use command::Call;
 pub use command::{Abort, Answer, capture};
 pub use error::{Cause, Error};
 pub(crate) use orphan::end as end_orphan;
+pub use version::Version;
 
 use crate::bundle;
 use crate::criu;
@@ -58,13 +60,6 @@ pub enum Flavour {
     Crun,
 }
 
-/// Which runtime it is. `text` is its own first line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version {
-    pub flavour: Flavour,
-    pub text: String,
-}
-
 /// A checkpoint or restore, in the runtime's terms.
 #[derive(Debug)]
 pub struct CriuCall<'a> {
@@ -86,27 +81,6 @@ pub struct CriuCall<'a> {
     pub hostname: Option<&'a str>,
     pub deadline: Duration,
     pub abort: &'a Abort,
-}
-
-impl Version {
-    /// crun tells CRIU to close connections or not to since it has a flag for it, 1.23;
-    /// a configuration of ours says nothing then.
-    fn decides_on_tcp_close(&self) -> bool {
-        self.flavour == Flavour::Crun && self.number().is_some_and(|number| number >= (1, 23))
-    }
-
-    /// runc tells CRIU what to do with connections that nobody has accepted, and with files
-    /// that have lost a name, since it has flags for that, 1.3.
-    fn decides_on_leftovers(&self) -> bool {
-        self.flavour == Flavour::Runc && self.number().is_some_and(|number| number >= (1, 3))
-    }
-
-    fn number(&self) -> Option<(u32, u32)> {
-        let word =
-            self.text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
-        let mut parts = word.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().ok());
-        Some((parts.next()??, parts.next()??))
-    }
 }
 
 impl Runtime {
@@ -268,8 +242,8 @@ impl Runtime {
 
     /// Asks the binary which runtime it is.
     pub async fn version(&self) -> Result<Version, Error> {
-        let answer = command::ask(self.reaper, &self.binary, "--version", QUICK_DEADLINE).await?;
-        let text = answer.text.lines().next().unwrap_or_default().trim().to_owned();
+        let said = version::said(self.reaper, &self.binary).await?;
+        let text = said.lines().next().unwrap_or_default().trim().to_owned();
         match text.split_whitespace().next() {
             Some("runc") => Ok(Version { flavour: Flavour::Runc, text }),
             Some("crun") => Ok(Version { flavour: Flavour::Crun, text }),

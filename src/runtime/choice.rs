@@ -4,21 +4,15 @@
 //! is taken. Otherwise crun is what `auto` prefers, being faster and smaller, if nothing is
 //! lost by that: it has to be there, and able to checkpoint.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::command;
-use super::{Error, Flavour, QUICK_DEADLINE};
+use super::{Error, Flavour, version};
 use crate::bundle::{self, write_atomically};
 use crate::checkpoint::manifest::Manifest;
 use crate::criu;
 use crate::operation::{aside, program};
 use crate::policy::Runtime as Wanted;
 use crate::reaper::Reaper;
-
-/// Where it is noted what crun said of itself: asking takes as long as making a container.
-const NOTE: &str = "/run/cryo/crun";
 
 /// The binary for a new container, or for one that comes back from `image`.
 pub async fn binary(wanted: Wanted, reaper: Reaper, image: Option<&Path>) -> PathBuf {
@@ -64,32 +58,7 @@ async fn look_at_crun(reaper: Reaper) -> Result<(), &'static str> {
     if aside(criu::library).await.is_none() {
         return Err("crun has no libcriu, which it needs for checkpoints");
     }
-    let unknown = "crun doesn't say what it can do";
-    let mark = mark(&file).ok_or(unknown)?;
-    let noted = fs::read_to_string(NOTE).ok();
-    let can = match noted.as_deref().and_then(|note| note.strip_prefix(&mark)) {
-        Some(said) => said.trim() == "true",
-        None => {
-            let said = command::ask(reaper, &file, "--version", QUICK_DEADLINE).await.map_err(|_| unknown)?;
-            let can = said.text.split_whitespace().any(|ability| ability == "+CRIU");
-            // Without the note the next container's shim asks again.
-            let _ = fs::create_dir_all("/run/cryo")
-                .and_then(|()| write_atomically(Path::new(NOTE), format!("{mark}{can}\n").as_bytes()));
-            can
-        }
-    };
+    let said = version::said(reaper, &file).await.map_err(|_| "crun doesn't say what it can do")?;
+    let can = said.split_whitespace().any(|ability| ability == "+CRIU");
     if can { Ok(()) } else { Err("crun was built without CRIU") }
-}
-
-/// Differs when another file has its name.
-fn mark(file: &Path) -> Option<String> {
-    let found = fs::metadata(file).ok()?;
-    Some(format!(
-        "{} {} {} {} {} ",
-        found.dev(),
-        found.ino(),
-        found.size(),
-        found.mtime(),
-        found.mtime_nsec()
-    ))
 }

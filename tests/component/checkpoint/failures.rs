@@ -1,5 +1,7 @@
 //! The runtime, CRIU or the container fails during a checkpoint.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use super::{Mode, unharmed};
@@ -64,6 +66,8 @@ fn failures() -> Vec<Test> {
                 let container = mode.started(world.container(&format!("c{number}")));
                 let image = world.path(&format!("image-{number}"));
                 let events = container.events().len();
+                // What it has said of itself is noted, and it isn't asked again.
+                let _ = fs::remove_dir_all("/run/cryo");
                 container.script(|script| script.rule(Script::at(verb, point), action.clone()));
                 refused(container.checkpoint(&image, mode.exit), code, words);
                 unharmed(world, &container, mode.paused);

@@ -184,7 +184,7 @@ fn is_usual(trace: &str) -> bool {
         return true;
     }
     let Some(path) = trace.strip_prefix("file ") else { return false };
-    // Cached probes, CRIU's and ours of crun; parents of per-container folders; pipes that ctr leaves;
+    // Cached probes, CRIU's and ours of runtimes; parents of per-container folders; pipes that ctr leaves;
     // what crun masks folders with, one for each of its state roots.
     path == "/run/criu.kdat"
         || path.starts_with("/run/containerd/fifo")
@@ -193,6 +193,7 @@ fn is_usual(trace: &str) -> bool {
         || path == "/run/crun"
         || path == "/run/cryo"
         || path == "/run/cryo/crun"
+        || path == "/run/cryo/runc"
         || path == "/run/cryo/stops"
         || path.ends_with("/.empty-directory")
         // dockerd removes these files once a minute; a namespace that is still there is
