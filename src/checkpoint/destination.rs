@@ -260,7 +260,9 @@ fn tidy_beside(
 
 /// Has a process by itself do what takes long.
 fn tidy(store: &Store, newest: &Id, pack_after: Option<Duration>) -> Result<(), String> {
-    helper::write_back(store.root(), newest).map_err(|error| error.to_string())?;
+    if let Err(error) = helper::write_back(store.root(), newest) {
+        tracing::debug!(%error, "the kernel writes a checkpoint back by itself");
+    }
     if store.can_share() {
         return helper::share(store.root(), newest).map_err(|error| error.to_string());
     }
