@@ -243,19 +243,15 @@ impl Runtime {
     /// Asks the binary which runtime it is.
     pub async fn version(&self) -> Result<Version, Error> {
         let said = version::said(self.reaper, &self.binary).await?;
-        let text = said.lines().next().unwrap_or_default().trim().to_owned();
-        match text.split_whitespace().next() {
-            Some("runc") => Ok(Version { flavour: Flavour::Runc, text }),
-            Some("crun") => Ok(Version { flavour: Flavour::Crun, text }),
-            _ => Err(Error::Failed {
-                verb: "checkpoint",
-                cause: Cause::Other,
-                message: format!(
-                    "{} says it is {text:?}; checkpoints need runc or crun",
-                    self.binary.display()
-                ),
-            }),
-        }
+        Version::parse(&said).ok_or_else(|| Error::Failed {
+            verb: "checkpoint",
+            cause: Cause::Other,
+            message: format!(
+                "{} says it is {:?}; checkpoints need runc or crun",
+                self.binary.display(),
+                version::first_line(&said)
+            ),
+        })
     }
 
     fn call(&self, verb: &'static str, deadline: Duration) -> Call<'_> {

@@ -251,6 +251,10 @@ impl Flavour {
             Flavour::Crun => "crun",
         }
     }
+
+    pub fn named(name: &str) -> Option<Self> {
+        [Flavour::Runc, Flavour::Crun].into_iter().find(|flavour| flavour.name() == name)
+    }
 }
 
 fn options() -> fs::OpenOptions {

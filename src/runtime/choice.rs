@@ -49,7 +49,7 @@ pub(crate) async fn noted(
 
 async fn made_by(image: PathBuf) -> Option<Flavour> {
     let manifest = aside(move || Manifest::read(&image)).await.ok()?;
-    [Flavour::Runc, Flavour::Crun].into_iter().find(|flavour| flavour.name() == manifest.runtime.name)
+    Flavour::named(&manifest.runtime.name)
 }
 
 /// Nothing if it can take runc's place, or else why not.

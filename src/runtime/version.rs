@@ -20,6 +20,12 @@ pub struct Version {
 }
 
 impl Version {
+    pub(super) fn parse(said: &str) -> Option<Version> {
+        let text = first_line(said);
+        let flavour = Flavour::named(text.split_whitespace().next()?)?;
+        Some(Version { flavour, text: text.to_owned() })
+    }
+
     /// crun tells CRIU to close connections or not to since it has a flag for it, 1.23;
     /// a configuration of ours says nothing then.
     pub(super) fn decides_on_tcp_close(&self) -> bool {
@@ -40,6 +46,10 @@ impl Version {
     }
 }
 
+pub(super) fn first_line(said: &str) -> &str {
+    said.lines().next().unwrap_or_default().trim()
+}
+
 /// All that it prints when asked for its version.
 pub(super) async fn said(reaper: Reaper, binary: &Path) -> Result<String, Error> {
     let note = Note::of(binary, Path::new(NOTES));
@@ -55,7 +65,7 @@ pub(super) async fn said(reaper: Reaper, binary: &Path) -> Result<String, Error>
 
 struct Note {
     path: PathBuf,
-    name: &'static str,
+    flavour: Flavour,
     /// Differs when another file has the binary's name.
     mark: String,
 }
@@ -63,13 +73,13 @@ struct Note {
 impl Note {
     /// None of what goes by another name: it may be a wrapper, which says what others say.
     fn of(binary: &Path, folder: &Path) -> Option<Note> {
-        let flavours = [Flavour::Runc, Flavour::Crun].into_iter();
-        let name = flavours.map(Flavour::name).find(|name| binary.ends_with(name))?;
+        let name = binary.file_name()?.to_str()?;
+        let flavour = Flavour::named(name)?;
         let file = if binary == Path::new(name) { program(name)? } else { binary.to_owned() };
         let found = fs::metadata(file).ok()?;
         let (size, time, nanos) = (found.size(), found.mtime(), found.mtime_nsec());
         let mark = format!("{} {} {size} {time} {nanos}\n", found.dev(), found.ino());
-        Some(Note { path: folder.join(name), name, mark })
+        Some(Note { path: folder.join(name), flavour, mark })
     }
 
     fn read(&self) -> Option<String> {
@@ -87,7 +97,7 @@ impl Note {
 
     /// Not an error, or half of an answer.
     fn is_of_its(&self, said: &str) -> bool {
-        said.ends_with('\n') && said.split_whitespace().next() == Some(self.name)
+        said.ends_with('\n') && Version::parse(said).is_some_and(|version| version.flavour == self.flavour)
     }
 }
 
