@@ -92,6 +92,13 @@ pub struct Prepared {
     logger: Option<Logger>,
 }
 
+/// The client's ends of what a process will write, open until it does.
+///
+/// A client that comes back meanwhile (dockerd, after a crash) opens its own ends anew. Only
+/// a writer that goes away tells it that nothing will come; without one it waits for ever.
+#[derive(Default)]
+pub struct OpenOutputs(Vec<Output>);
+
 /// Streams that flow. Dropping it cuts them.
 #[derive(Default)]
 pub struct Streams {
@@ -152,6 +159,16 @@ impl Plan {
         Ok((ChildEnds { stdin: child_stdin, stdout, stderr }, prepared))
     }
 
+    /// Opens the client's ends of the outputs and leaves them open.
+    pub fn keep_outputs_open(&self) -> Result<OpenOutputs, Error> {
+        let Outputs::Copied { stdout, stderr } = &self.outputs else { return Ok(OpenOutputs::default()) };
+        let of_client = |(_, target): &(_, &Target)| matches!(target, Target::Path(_));
+        let outputs = [("stdout", stdout), ("stderr", stderr)].into_iter().filter(of_client);
+        Ok(OpenOutputs(
+            outputs.map(|(stream, target)| Output::open(stream, target)).collect::<Result<_, _>>()?,
+        ))
+    }
+
     /// Opens the client's ends for a process on a terminal. A terminal has one stream
     /// of output, which goes where stdout goes.
     pub async fn open_for_console(&self, reaper: Reaper, identity: &Identity) -> Result<ForConsole, Error> {
@@ -210,6 +227,12 @@ impl Prepared {
             streams.outputs.spawn(relay::from_pipe(relay::reader(pipe)?, output));
         }
         Ok(streams)
+    }
+}
+
+impl Drop for OpenOutputs {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Output::end);
     }
 }
 

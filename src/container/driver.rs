@@ -29,7 +29,7 @@ use crate::cgroup::{Cgroup, OomWatch};
 use crate::event::{Event, Notice};
 use crate::reaper::{Exit, Process};
 use crate::runtime::Abort;
-use crate::stdio::{Paths, Streams};
+use crate::stdio::{OpenOutputs, Paths, Streams};
 use crate::{checkpoint, restore};
 use ending::Ending;
 use message::Done;
@@ -47,6 +47,8 @@ pub(super) struct Driver {
     streams: Option<Streams>,
     /// What Start will bring back.
     awaited: Option<Box<restore::Prepared>>,
+    /// Until it has streams, or is known not to get any.
+    outputs: Option<OpenOutputs>,
     /// What the first process ran before the container's program: the runtime's own.
     maker: Option<Vec<u8>>,
     /// The process is an anchor: the runtime knows of no container yet.
@@ -91,6 +93,7 @@ impl Driver {
             process: None,
             streams: None,
             awaited: None,
+            outputs: None,
             maker: None,
             anchored: false,
             network: None,
@@ -113,7 +116,8 @@ impl Driver {
                 driver.maker = live.process.program();
                 driver.live(live);
             }
-            Init::Awaited(prepared) => {
+            Init::Awaited { prepared, outputs } => {
+                driver.outputs = Some(outputs);
                 driver.phase = Phase::Restorable;
                 driver.watch(prepared.anchor.clone());
                 driver.anchored = true;

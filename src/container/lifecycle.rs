@@ -17,7 +17,7 @@ use crate::policy::{self, Annotations, NodeFile, Policy};
 use crate::reaper::{Exit, Process, Reaper, parent};
 use crate::restore;
 use crate::runtime::{self, Ends, Flavour, Runtime, choice};
-use crate::stdio::{self, ConsoleSocket, ForConsole, Identity, Paths, Plan, Streams};
+use crate::stdio::{self, ConsoleSocket, ForConsole, Identity, OpenOutputs, Paths, Plan, Streams};
 
 /// How long a killed process may take to be gone.
 const DEATH_PATIENCE: Duration = Duration::from_secs(10);
@@ -60,7 +60,10 @@ pub(super) struct New {
 pub(super) enum Init {
     Made(Live),
     /// Nothing of the container yet, but its network namespace is there.
-    Awaited(Box<restore::Prepared>),
+    Awaited {
+        prepared: Box<restore::Prepared>,
+        outputs: OpenOutputs,
+    },
 }
 
 impl Live {
@@ -175,7 +178,11 @@ async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Erro
     }
     let subject = Arc::new(subject);
     let init = match &create.checkpoint {
-        Some(image) => Init::Awaited(Box::new(restore::prepare(subject.clone(), image, policy).await?)),
+        Some(image) => {
+            let outputs = subject.plan.keep_outputs_open()?;
+            let prepared = Box::new(restore::prepare(subject.clone(), image, policy).await?);
+            Init::Awaited { prepared, outputs }
+        }
         None => Init::Made(start_anew(&subject, options.no_new_keyring).await?),
     };
     Ok((subject, init))

@@ -57,7 +57,7 @@ impl Output {
     /// containerd's clients open their end in the background, where nothing says that they
     /// are done when they call us. Whoever comes when all was said and the pipe is closed again
     /// would wait for ever: so it stays open for a while if nobody reads.
-    fn end(self) {
+    pub(super) fn end(self) {
         let Output::Fifo(fifo) = self else { return };
         // As a writer alone we are told whether anybody reads.
         let Ok(writer) = pipe::OpenOptions::new().open_sender(format!("/proc/self/fd/{}", fifo.as_raw_fd()))

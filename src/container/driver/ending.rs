@@ -77,6 +77,7 @@ impl Driver {
         self.phase = Phase::Stopped;
         self.exit = Some(exit);
         self.oom = None;
+        self.outputs = None;
         self.anchored = false;
     }
 }

@@ -76,6 +76,7 @@ impl Driver {
                     let _ = anchor.signal(9);
                 }
                 self.live(restored.live);
+                self.outputs = None;
                 self.phase = Phase::Running;
                 self.tell(Event::Started { pid: self.last_pid });
                 self.answer(reply, Ok(self.last_pid));

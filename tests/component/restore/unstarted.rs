@@ -9,7 +9,7 @@ use serde_json::json;
 use super::stopped_and_deletable;
 use crate::harness::image::take;
 use crate::harness::until;
-use crate::harness::{Code, Container, Gate, Leaves, Script, Test, World, process, refused, tests};
+use crate::harness::{Code, Container, Gate, Leaves, Script, Streams, Test, World, process, refused, tests};
 
 pub(super) fn tests() -> Vec<Test> {
     let mut tests = tests![
@@ -17,6 +17,8 @@ pub(super) fn tests() -> Vec<Test> {
         a_kill_before_the_start_ends_it,
         a_harmless_signal_before_the_start_changes_nothing,
         a_delete_before_the_start_leaves_nothing,
+        a_client_that_comes_back_before_the_start_hears_the_end,
+        a_client_that_comes_back_when_a_restore_has_failed_hears_the_end,
     ];
     tests.extend(clients_that_leave());
     tests
@@ -67,6 +69,33 @@ fn a_delete_before_the_start_leaves_nothing(world: &World) {
     container.create().unwrap();
     container.start().unwrap();
     container.expect_events(["create", "exit 137", "delete 137", "create", "start"]);
+}
+
+/// As dockerd does after a crash, for a task that is there and isn't over.
+fn a_client_that_comes_back_before_the_start_hears_the_end(world: &World) {
+    let image = take(world, "image", false);
+    let container = world.container("c1").streams(Streams::UnreadFifos).from_checkpoint(&image).created();
+    let outputs = [container.stdout(), container.stderr()];
+    outputs.iter().for_each(|output| output.start_reading());
+    container.kill(9).unwrap();
+    outputs.iter().for_each(|output| assert_eq!(output.wait_for_end(), ""));
+    assert_eq!(container.status(), Status::STOPPED);
+}
+
+/// It asked before, and comes to opening its ends now.
+fn a_client_that_comes_back_when_a_restore_has_failed_hears_the_end(world: &World) {
+    let image = take(world, "image", false);
+    let container = world
+        .container("c1")
+        .streams(Streams::UnreadFifos)
+        .from_checkpoint(&image)
+        .rule(Script::at("restore", "read"), json!({"criu-fail": "strange"}))
+        .created();
+    refused(container.start(), Code::FAILED_PRECONDITION, &["strange"]);
+    let outputs = [container.stdout(), container.stderr()];
+    outputs.iter().for_each(|output| output.start_reading());
+    outputs.iter().for_each(|output| assert_eq!(output.wait_for_end(), ""));
+    stopped_and_deletable(&container);
 }
 
 fn one_that_exits_before_the_restore_returns_is_told_after_its_start(world: &World) {
