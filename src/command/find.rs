@@ -23,6 +23,8 @@ const SOCKETS: [&str; 3] = [
     "/run/k3s/containerd/containerd.sock",
 ];
 const TASKS: &str = "io.containerd.runtime.v2.task";
+/// Of Docker and nerdctl.
+const WHOLE_ID: usize = 64;
 /// Docker takes its time on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -105,26 +107,16 @@ impl Shim {
     }
 }
 
-/// An id goes before a name, and a name before the beginning of an id, as Docker has it.
+/// A name that several containers have is nobody's, unless just one of them runs.
 fn find(name: &str, namespace: Option<&str>) -> Result<Found, String> {
     let wanted = |found: &Found| namespace.is_none_or(|namespace| found.namespace == namespace);
-    let mut all: Vec<Found> = all().filter(wanted).collect();
-    let mut silent = None;
-    if !all.iter().any(|found| found.id == name) {
-        if let Some(at) = all.iter().position(|found| found.is_called(name)) {
-            return Ok(all.swap_remove(at));
-        }
-        match docker_id(name) {
-            Ok(id) => {
-                let id = id.filter(|id| !id.starts_with(name));
-                if let Some(at) = all.iter().position(|found| Some(&found.id) == id.as_ref()) {
-                    return Ok(all.swap_remove(at));
-                }
-            }
-            Err(problem) => silent = Some(problem),
-        }
-    }
-    choose(all, name)?.ok_or_else(|| silent.unwrap_or_else(|| unknown(name, namespace)))
+    let all: Vec<Found> = all().filter(wanted).collect();
+    let is_certain = name.len() == WHOLE_ID && all.iter().any(|found| found.id == name);
+    let asked = if is_certain { Ok(None) } else { docker_id(name) };
+    let (of_docker, silent) = asked.map_or_else(|problem| (None, Some(problem)), |id| (id, None));
+    // By its beginning it is meant only if nobody else's begins so.
+    let of_docker = of_docker.filter(|id| !id.starts_with(name));
+    choose(all, name, of_docker.as_deref())?.ok_or_else(|| silent.unwrap_or_else(|| unknown(name, namespace)))
 }
 
 fn unknown(name: &str, namespace: Option<&str>) -> String {
@@ -205,19 +197,31 @@ fn bundles(tasks: &Path) -> Vec<Found> {
     all.filter(|found| found.bundle.join(CONFIG).is_file()).collect()
 }
 
-/// The one of that id, or the only one whose id begins so.
-fn choose(mut all: Vec<Found>, name: &str) -> Result<Option<Found>, String> {
-    let exact = all.iter().any(|found| found.id == name);
-    all.retain(|found| if exact { found.id == name } else { found.id.starts_with(name) });
-    match all.len() {
-        0 => Ok(None),
-        1 => Ok(all.pop()),
-        _ if exact => {
-            let namespaces: Vec<&str> = all.iter().map(|found| found.namespace.as_str()).collect();
-            Err(format!("there is a container {name} in each of {}: give --namespace", namespaces.join(", ")))
-        }
-        _ => Err(format!("the ids of {} containers begin with {name}: give more of it", all.len())),
+/// An id goes before a name, and a name before the beginning of an id, as Docker has it.
+fn choose(all: Vec<Found>, name: &str, of_docker: Option<&str>) -> Result<Option<Found>, String> {
+    let is_meant = |found: &Found| found.id == name || Some(&*found.id) == of_docker || found.is_called(name);
+    let (mut meant, others): (Vec<Found>, Vec<Found>) = all.into_iter().partition(is_meant);
+    let with_id: Vec<String> =
+        meant.iter().filter(|found| found.id == name).map(|found| found.namespace.clone()).collect();
+    meant.retain(|found| found.id == name || !with_id.contains(&found.namespace));
+    if meant.is_empty() {
+        let mut begun: Vec<Found> = others.into_iter().filter(|found| found.id.starts_with(name)).collect();
+        return match begun.len() {
+            0 | 1 => Ok(begun.pop()),
+            count => Err(format!("the ids of {count} containers begin with {name}: give more of it")),
+        };
     }
+    if meant.iter().any(|found| found.pid().is_ok()) {
+        meant.retain(|found| found.pid().is_ok());
+    }
+    if meant.len() > 1 {
+        let namespaces: Vec<&str> = meant.iter().map(|found| found.namespace.as_str()).collect();
+        return Err(format!(
+            "there is a container {name} in each of {}: give --namespace",
+            namespaces.join(", ")
+        ));
+    }
+    Ok(meant.pop())
 }
 
 /// If Docker is there and knows the name.
@@ -255,7 +259,7 @@ mod tests {
     fn an_id_or_its_beginning_will_do() {
         let tasks = tasks(&["moby/abcdef", "moby/abcxyz", "default/web", "default/web2"]);
         fs::create_dir_all(tasks.path().join("moby/unfinished")).unwrap();
-        let chosen = |name: &str| choose(bundles(tasks.path()), name);
+        let chosen = |name: &str| choose(bundles(tasks.path()), name, None);
         let id = |name: &str| chosen(name).unwrap().map(|found| found.id);
         assert_eq!(id("abcd").as_deref(), Some("abcdef"));
         assert_eq!(id("web").as_deref(), Some("web"));
@@ -268,7 +272,33 @@ mod tests {
     #[test]
     fn the_same_id_in_two_namespaces_is_not_guessed() {
         let tasks = tasks(&["default/web", "k8s.io/web"]);
-        let error = choose(bundles(tasks.path()), "web").unwrap_err();
+        let error = choose(bundles(tasks.path()), "web", None).unwrap_err();
         assert!(error.contains("--namespace"), "{error}");
+    }
+
+    /// nerdctl's, ctr's and Docker's.
+    #[test]
+    fn a_name_that_several_have_is_not_guessed() {
+        let tasks = tasks(&["default/f00", "k8s.io/web", "moby/abc"]);
+        let called = r#"{"annotations": {"nerdctl/name": "web"}}"#;
+        fs::write(tasks.path().join("default/f00").join(CONFIG), called).unwrap();
+        let chosen = || choose(bundles(tasks.path()), "web", Some("abc"));
+        let error = chosen().unwrap_err();
+        assert!(["default", "k8s.io", "moby"].iter().all(|namespace| error.contains(namespace)), "{error}");
+        let runs = |bundle: &str| {
+            let pid = std::process::id().to_string();
+            fs::write(tasks.path().join(bundle).join(bundle::INIT_PID), pid).unwrap();
+        };
+        runs("moby/abc");
+        assert_eq!(chosen().unwrap().unwrap().id, "abc");
+        runs("default/f00");
+        assert!(chosen().unwrap_err().contains("each of"));
+    }
+
+    #[test]
+    fn an_id_goes_before_a_name_beside_it() {
+        let tasks = tasks(&["moby/web", "moby/abc", "moby/web2"]);
+        let chosen = choose(bundles(tasks.path()), "web", Some("abc")).unwrap().unwrap();
+        assert_eq!(chosen.id, "web");
     }
 }
