@@ -294,8 +294,8 @@ impl Attempt {
         }
         let live = match result {
             Err(Error::Runtime(error)) => {
-                let explained = explain(error, work.join(RESTORE_LOG)).await;
-                return Err(explained.map_or_else(Error::Runtime, Error::Criu));
+                let failure = explain(error, work.join(RESTORE_LOG)).await.map_err(Error::Runtime)?;
+                return Err(Error::Criu(failure.with_image(self.image.files())));
             }
             other => other?,
         };

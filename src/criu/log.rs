@@ -13,6 +13,7 @@ use causes::Cause;
 use line::Line;
 pub use locks::Locks;
 
+use crate::criu::mountpoints;
 use crate::message::{self, cut, shown};
 use crate::runtime;
 
@@ -40,6 +41,16 @@ impl Failure {
         let runtime::Error::Failed { .. } = error else { return None };
         let diagnosis = of_log(BufReader::new(File::open(log).ok()?))?;
         Some(Failure { diagnosis, log: log.to_owned() })
+    }
+
+    /// With what only the image in `folder` tells.
+    #[must_use]
+    pub fn with_image(mut self, folder: &Path) -> Failure {
+        let place = self.diagnosis.unnamed_mount().and_then(|mount| mountpoints::place_of(folder, mount));
+        if let Some(place) = place {
+            self.diagnosis.detail = place;
+        }
+        self
     }
 
     /// In so many characters at most. What is too much is taken from the detail, then from the
@@ -71,6 +82,12 @@ impl Diagnosis {
                 Diagnosis { line, sentence: "{}", detail, remedy: None }
             }
         }
+    }
+
+    /// CRIU 4.2 misses it before it has read where it was.
+    fn unnamed_mount(&self) -> Option<u64> {
+        let (_, mount) = self.line.split_once("No mapping for ")?;
+        mount.strip_suffix(":(null) mountpoint")?.parse().ok()
     }
 
     fn is_known(&self) -> bool {

@@ -2,30 +2,48 @@
 //! editors and configuration tools replace files.
 //!
 //! CRIU remembers that, and makes the source anew at a restore, to delete it once it is
-//! mounted. What is mounted from outside is there already, or it is missing and named.
+//! mounted. What is mounted from outside is there already, or it is missing and named: by us, as
+//! CRIU 4.2 doesn't know its place in time.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fields::{self, Fields, entries};
 
 /// With the number of the mount namespace after it.
 const FILE_NAME: &str = "mountpoints-";
 
-/// Where the entry of a mount says that its source was deleted, and where it comes from.
+/// Where the entry of a mount has its number and its place, says that its source was deleted,
+/// and where it comes from.
+const NUMBER: u64 = 2;
+const PLACE: u64 = 7;
 const DELETED: u64 = 16;
 const OUTSIDE: u64 = 18;
 
 /// Takes what comes from outside in the image in `folder` for what is there.
 pub fn forget_deletions(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(FILE_NAME) {
-            fields::change(&entry.path(), 0, deletions)?;
-        }
-    }
-    Ok(())
+    files(folder)?.iter().try_for_each(|file| fields::change(file, 0, deletions))
+}
+
+/// Where the mount of this number is in the container, if the image in `folder` says so.
+pub fn place_of(folder: &Path, number: u64) -> Option<String> {
+    files(folder).ok()?.iter().find_map(|file| place_in(&fs::read(file).ok()?, number))
+}
+
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let is_ours =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FILE_NAME));
+    Ok(paths.into_iter().filter(is_ours).collect())
+}
+
+fn place_in(image: &[u8], number: u64) -> Option<String> {
+    let mut mounts = entries(image).map(|mount| mount.collect::<Vec<_>>());
+    let mount = mounts.find(|mount| mount.iter().any(|it| it.number == NUMBER && it.value == number))?;
+    let place = mount.iter().find(|field| field.number == PLACE)?;
+    let place = String::from_utf8_lossy(&image[place.at..place.end]);
+    Some(format!("/{}", place.trim_start_matches(['.', '/'])))
 }
 
 /// Where each such entry says so: one byte, one.
@@ -69,6 +87,21 @@ mod tests {
         let mut expected = image(&[true, false]);
         expected[HEAD + 4 + 4] = 0;
         assert_eq!(fs::read(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_mount_is_found_by_its_number() {
+        let mount = |number: u8, place: &str| {
+            let mut entry = vec![2 << 3, number, 7 << 3 | 2, u8::try_from(place.len()).unwrap()];
+            entry.extend(place.as_bytes());
+            [&u32::try_from(entry.len()).unwrap().to_ne_bytes()[..], &entry].concat()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let image = [vec![0; HEAD], mount(9, "./"), mount(7, "./data/sub")].concat();
+        fs::write(folder.path().join("mountpoints-12.img"), image).unwrap();
+        assert_eq!(place_of(folder.path(), 7).as_deref(), Some("/data/sub"));
+        assert_eq!(place_of(folder.path(), 9).as_deref(), Some("/"));
+        assert_eq!(place_of(folder.path(), 8), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         docker_scenario!(what_may_only_be_read_still_may_only_be_read),
         docker_scenario!(a_volume_keeps_what_is_in_it),
         docker_scenario!(a_volume_may_have_changed_meanwhile),
+        docker_scenario!(a_volume_that_a_copy_lacks_is_named),
         docker_scenario!(a_tmpfs_comes_back_with_its_files),
         docker_scenario!(shared_memory_comes_back_with_its_files),
         docker_scenario!(a_root_that_may_only_be_read_stays_so),
@@ -91,6 +92,21 @@ fn a_volume_may_have_changed_meanwhile(docker: &Docker<'_>) -> Outcome {
     docker.output_of(&["-v", &volume], &["sh", "-c", "echo meanwhile >/data/file"])?;
     container.start_from("one")?;
     ensure_eq!(container.exec(&["cat", "/data/file"])?, "meanwhile\n", "the file");
+    container.rm()
+}
+
+fn a_volume_that_a_copy_lacks_is_named(docker: &Docker<'_>) -> Outcome {
+    let volume = format!("{}-volume:/data/deep", docker.bench.next_id());
+    let container = counting(docker, &["-v", &volume])?;
+    container.copy("one")?;
+    let copy = docker.create(&[], &["true"])?;
+    container.hand_over("one", &copy)?;
+    super::names(
+        &copy.start_refusal("one")?,
+        &["the container had a mount at /data/deep, and has none now"],
+    )?;
+    copy.rm()?;
+    container.is_well()?;
     container.rm()
 }
 
