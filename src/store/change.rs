@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::claims::{Claim, Naming, Survey};
+use super::claims::{self, Claim, Naming, Survey};
 use super::entry::{self, Entry};
 use super::error::brief;
 use super::lock::How;
@@ -85,9 +85,7 @@ impl Store {
         }
         match Survey::new(&self.copies).of(&id, &entry.record.claims) {
             Naming::Nobody => Ok(()),
-            Naming::By(folder) => {
-                Err(Error::Claimed { id, why: brief(&format!("{} names it", folder.display())) })
-            }
+            Naming::By(folder) => Err(Error::Claimed { id, why: brief(&claims::told(&folder)) }),
             Naming::Unknown(why) => Err(Error::Claimed { id, why: brief(&why) }),
         }
     }

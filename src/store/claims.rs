@@ -211,6 +211,17 @@ impl Survey {
     }
 }
 
+/// In words, who has what the folder names.
+pub(super) fn told(folder: &Path) -> String {
+    let of_docker = || {
+        containers(folder)?;
+        let (name, container) = (folder.file_name()?, folder.parent()?.parent()?.file_name()?);
+        let (name, container) = (name.to_string_lossy(), container.to_string_lossy());
+        Some(format!("Docker has it as {name} of container {container:.12} (docker checkpoint rm)"))
+    };
+    of_docker().unwrap_or_else(|| format!("{} names it", folder.display()))
+}
+
 /// The folder of all containers, if the path is one of Docker's own.
 fn containers(folder: &Path) -> Option<&Path> {
     let checkpoints = folder.parent().filter(|parent| parent.file_name() == Some(OsStr::new(CHECKPOINTS)))?;
