@@ -42,6 +42,8 @@ pub(super) async fn wanted(
     if had.base.chain.is_some() {
         let ours = base(subject).await;
         if had.base.is_another(&ours) {
+            // A name may have come to mean another image.
+            let words = if had.base.image == ours.image { digest_of } else { name_of };
             return Err(helper::Error::Base { theirs: words(&had.base), ours: words(&ours) }.into());
         }
     }
@@ -65,8 +67,11 @@ impl Attempt {
     }
 }
 
-fn words(base: &Base) -> String {
-    let chain = base.chain.as_deref().unwrap_or_default();
+fn name_of(base: &Base) -> String {
     let name = base.image.as_deref().map(|image| crate::message::cut(&crate::message::shown(image), 40));
-    name.unwrap_or_else(|| crate::message::cut(chain, 24))
+    name.unwrap_or_else(|| digest_of(base))
+}
+
+fn digest_of(base: &Base) -> String {
+    crate::message::cut(base.chain.as_deref().unwrap_or_default(), 24)
 }

@@ -13,6 +13,7 @@ use super::{Finding, Look, What, unix};
 
 const MPTCP: &str = "MPTCP";
 const MPTCP_REMEDY: &str = "switch MPTCP off; programs in Go do so with GODEBUG=multipathtcp=0";
+const ALLOWED_REMEDY: &str = "the annotation cryo.tcp says whether it is kept or closed at a restore";
 const IN_FLIGHT_REMEDY: &str = "try again when it is accepted, or leave out the annotation cryo.in-flight=refuse: the other end tries again";
 
 /// The sockets of the container, by inode, with the first who holds each.
@@ -75,7 +76,9 @@ pub(super) fn judge(
             continue;
         }
         if let Some(connection) = open.get(&inode) {
-            found.push(holder.finding(What::TcpConnection, &connection.to_string(), !allows_tcp));
+            let finding = holder.finding(What::TcpConnection, &connection.to_string(), !allows_tcp);
+            let remedy = if allows_tcp { ALLOWED_REMEDY } else { finding.remedy };
+            found.push(Finding { remedy, ..finding });
             continue;
         }
         let Some(socket) = borrow(holder.process.pid, holder.number) else { continue };
