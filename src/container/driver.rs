@@ -116,7 +116,7 @@ impl Driver {
                 driver.maker = live.process.program();
                 driver.live(live);
             }
-            Init::Awaited { prepared, outputs } => {
+            Init::Awaited(prepared, outputs) => {
                 driver.outputs = Some(outputs);
                 driver.phase = Phase::Restorable;
                 driver.watch(prepared.anchor.clone());

@@ -60,10 +60,7 @@ pub(super) struct New {
 pub(super) enum Init {
     Made(Live),
     /// Nothing of the container yet, but its network namespace is there.
-    Awaited {
-        prepared: Box<restore::Prepared>,
-        outputs: OpenOutputs,
-    },
+    Awaited(Box<restore::Prepared>, OpenOutputs),
 }
 
 impl Live {
@@ -180,8 +177,7 @@ async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Erro
     let init = match &create.checkpoint {
         Some(image) => {
             let outputs = subject.plan.keep_outputs_open()?;
-            let prepared = Box::new(restore::prepare(subject.clone(), image, policy).await?);
-            Init::Awaited { prepared, outputs }
+            Init::Awaited(Box::new(restore::prepare(subject.clone(), image, policy).await?), outputs)
         }
         None => Init::Made(start_anew(&subject, options.no_new_keyring).await?),
     };
