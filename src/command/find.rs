@@ -111,12 +111,15 @@ impl Shim {
 fn find(name: &str, namespace: Option<&str>) -> Result<Found, String> {
     let wanted = |found: &Found| namespace.is_none_or(|namespace| found.namespace == namespace);
     let all: Vec<Found> = all().filter(wanted).collect();
-    let is_certain = name.len() == WHOLE_ID && all.iter().any(|found| found.id == name);
-    let asked = if is_certain { Ok(None) } else { docker_id(name) };
-    let (of_docker, silent) = asked.map_or_else(|problem| (None, Some(problem)), |id| (id, None));
-    // By its beginning it is meant only if nobody else's begins so.
-    let of_docker = of_docker.filter(|id| !id.starts_with(name));
-    choose(all, name, of_docker.as_deref())?.ok_or_else(|| silent.unwrap_or_else(|| unknown(name, namespace)))
+    let may_be_dockers = |found: &Found| found.id.len() == WHOLE_ID;
+    let is_certain = all.iter().any(|found| found.id == name && may_be_dockers(found));
+    let asked = if is_certain || !all.iter().any(may_be_dockers) { Ok(None) } else { docker_id(name) };
+    let of_docker = match asked {
+        Err(problem) if namespace.is_none() => return Err(problem),
+        // By its beginning it is meant only if nobody else's begins so.
+        asked => asked.ok().flatten().filter(|id| !id.starts_with(name)),
+    };
+    choose(all, name, of_docker.as_deref())?.ok_or_else(|| unknown(name, namespace))
 }
 
 fn unknown(name: &str, namespace: Option<&str>) -> String {
@@ -201,9 +204,6 @@ fn bundles(tasks: &Path) -> Vec<Found> {
 fn choose(all: Vec<Found>, name: &str, of_docker: Option<&str>) -> Result<Option<Found>, String> {
     let is_meant = |found: &Found| found.id == name || Some(&*found.id) == of_docker || found.is_called(name);
     let (mut meant, others): (Vec<Found>, Vec<Found>) = all.into_iter().partition(is_meant);
-    let with_id: Vec<String> =
-        meant.iter().filter(|found| found.id == name).map(|found| found.namespace.clone()).collect();
-    meant.retain(|found| found.id == name || !with_id.contains(&found.namespace));
     if meant.is_empty() {
         let mut begun: Vec<Found> = others.into_iter().filter(|found| found.id.starts_with(name)).collect();
         return match begun.len() {
@@ -214,6 +214,9 @@ fn choose(all: Vec<Found>, name: &str, of_docker: Option<&str>) -> Result<Option
     if meant.iter().any(|found| found.pid().is_ok()) {
         meant.retain(|found| found.pid().is_ok());
     }
+    let with_id: Vec<String> =
+        meant.iter().filter(|found| found.id == name).map(|found| found.namespace.clone()).collect();
+    meant.retain(|found| found.id == name || !with_id.contains(&found.namespace));
     if meant.len() > 1 {
         let namespaces: Vec<&str> = meant.iter().map(|found| found.namespace.as_str()).collect();
         return Err(format!(
@@ -234,7 +237,7 @@ fn docker_id(name: &str) -> Result<Option<String>, String> {
     let said = event_loop.and_then(|event_loop| event_loop.block_on(ask()));
     match said.map_err(|error| format!("cannot ask Docker for its container {name}: {error}"))? {
         Said::Silent(after) => Err(format!(
-            "Docker doesn't say within {} s which container is {name}: give its id",
+            "Docker doesn't say within {} s which container is {name}: give its whole id, or --namespace",
             after.as_secs()
         )),
         said => Ok(said.output().map(|id| id.trim().to_owned())),
@@ -253,6 +256,10 @@ mod tests {
             fs::write(bundle.join(CONFIG), "{}").unwrap();
         }
         folder
+    }
+
+    fn run(tasks: &tempfile::TempDir, bundle: &str) {
+        fs::write(tasks.path().join(bundle).join(bundle::INIT_PID), std::process::id().to_string()).unwrap();
     }
 
     #[test]
@@ -285,20 +292,20 @@ mod tests {
         let chosen = || choose(bundles(tasks.path()), "web", Some("abc"));
         let error = chosen().unwrap_err();
         assert!(["default", "k8s.io", "moby"].iter().all(|namespace| error.contains(namespace)), "{error}");
-        let runs = |bundle: &str| {
-            let pid = std::process::id().to_string();
-            fs::write(tasks.path().join(bundle).join(bundle::INIT_PID), pid).unwrap();
-        };
-        runs("moby/abc");
+        run(&tasks, "moby/abc");
         assert_eq!(chosen().unwrap().unwrap().id, "abc");
-        runs("default/f00");
+        run(&tasks, "default/f00");
         assert!(chosen().unwrap_err().contains("each of"));
     }
 
     #[test]
     fn an_id_goes_before_a_name_beside_it() {
         let tasks = tasks(&["moby/web", "moby/abc", "moby/web2"]);
-        let chosen = choose(bundles(tasks.path()), "web", Some("abc")).unwrap().unwrap();
-        assert_eq!(chosen.id, "web");
+        let chosen = || choose(bundles(tasks.path()), "web", Some("abc")).unwrap().unwrap().id;
+        assert_eq!(chosen(), "web");
+        run(&tasks, "moby/abc");
+        assert_eq!(chosen(), "abc");
+        run(&tasks, "moby/web");
+        assert_eq!(chosen(), "web");
     }
 }
