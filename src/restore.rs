@@ -41,7 +41,7 @@ use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
 use crate::pages;
 use crate::policy::{Policy, Stage};
 use crate::reaper::Process;
-use crate::runtime::{Abort, CriuCall, Ends, Flavour, Version};
+use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version};
 use crate::shm::{self, PutBack};
 use crate::stdio::ConsoleSocket;
 pub(crate) use cgroup::take_own_cgroup;
@@ -293,10 +293,7 @@ impl Attempt {
             return Err(error);
         }
         let live = match result {
-            Err(Error::Runtime(error)) => {
-                let failure = explain(error, work.join(RESTORE_LOG)).await.map_err(Error::Runtime)?;
-                return Err(Error::Criu(failure.with_image(self.image.files())));
-            }
+            Err(Error::Runtime(error)) => return Err(self.explained(error, &work).await),
             other => other?,
         };
         if let Err(error) = self.confine(&live) {
@@ -309,6 +306,14 @@ impl Attempt {
             tracing::warn!(%error, "the container runs");
         }
         Ok((live, watch.stop(&work, &self.image)))
+    }
+
+    async fn explained(&self, error: runtime::Error, work: &Path) -> Error {
+        let image = self.image.files().to_owned();
+        match explain(error, work.join(RESTORE_LOG)).await {
+            Ok(failure) => Error::Criu(aside(move || failure.with_image(&image)).await),
+            Err(error) => Error::Runtime(error),
+        }
     }
 
     /// What was found out on the way, whatever CRIU says.

@@ -48,7 +48,7 @@ impl Failure {
     pub fn with_image(mut self, folder: &Path) -> Failure {
         let place = self.diagnosis.unnamed_mount().and_then(|mount| mountpoints::place_of(folder, mount));
         if let Some(place) = place {
-            self.diagnosis.detail = place;
+            self.diagnosis.detail = shown(&place);
         }
         self
     }

@@ -28,7 +28,7 @@ pub fn forget_deletions(folder: &Path) -> io::Result<()> {
 
 /// Where the mount of this number is in the container, if the image in `folder` says so.
 pub fn place_of(folder: &Path, number: u64) -> Option<String> {
-    files(folder).ok()?.iter().find_map(|file| place_in(&fs::read(file).ok()?, number))
+    files(folder).ok()?.iter().find_map(|file| place_in(&fields::read(file).ok()?, number))
 }
 
 fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -43,7 +43,8 @@ fn place_in(image: &[u8], number: u64) -> Option<String> {
     let mount = mounts.find(|mount| mount.iter().any(|it| it.number == NUMBER && it.value == number))?;
     let place = mount.iter().find(|field| field.number == PLACE)?;
     let place = String::from_utf8_lossy(&image[place.at..place.end]);
-    Some(format!("/{}", place.trim_start_matches(['.', '/'])))
+    // Older versions of CRIU write it relative to the root.
+    Some(place.strip_prefix("./").map_or_else(|| place.to_string(), |place| format!("/{place}")))
 }
 
 /// Where each such entry says so: one byte, one.
@@ -97,9 +98,10 @@ mod tests {
             [&u32::try_from(entry.len()).unwrap().to_ne_bytes()[..], &entry].concat()
         };
         let folder = tempfile::tempdir().unwrap();
-        let image = [vec![0; HEAD], mount(9, "./"), mount(7, "./data/sub")].concat();
+        let image = [vec![0; HEAD], mount(9, "/"), mount(7, "/.cache"), mount(6, "./data")].concat();
         fs::write(folder.path().join("mountpoints-12.img"), image).unwrap();
-        assert_eq!(place_of(folder.path(), 7).as_deref(), Some("/data/sub"));
+        assert_eq!(place_of(folder.path(), 7).as_deref(), Some("/.cache"));
+        assert_eq!(place_of(folder.path(), 6).as_deref(), Some("/data"));
         assert_eq!(place_of(folder.path(), 9).as_deref(), Some("/"));
         assert_eq!(place_of(folder.path(), 8), None);
     }
