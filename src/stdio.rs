@@ -162,6 +162,8 @@ impl Plan {
     /// Opens the client's ends of the outputs and leaves them open.
     pub fn keep_outputs_open(&self) -> Result<OpenOutputs, Error> {
         let Outputs::Copied { stdout, stderr } = &self.outputs else { return Ok(OpenOutputs::default()) };
+        // A terminal has one stream of output.
+        let stderr = if self.terminal { &Target::Null } else { stderr };
         let of_client = |(_, target): &(_, &Target)| matches!(target, Target::Path(_));
         let outputs = [("stdout", stdout), ("stderr", stderr)].into_iter().filter(of_client);
         Ok(OpenOutputs(

@@ -160,6 +160,7 @@ impl Driver {
 
     pub(super) fn delete(&mut self, reply: Reply<Ended>) {
         self.phase = Phase::Deleting;
+        self.outputs = None;
         let remains = Remains {
             awaited: self.awaited.take(),
             process: self.process.clone().filter(|_| self.exit.is_none()),
