@@ -211,15 +211,10 @@ impl Survey {
     }
 }
 
-/// In words, who has what the folder names.
+/// In words, who has what the folder names, and what gives up what Docker has.
 pub(super) fn told(folder: &Path) -> String {
-    let of_docker = || {
-        containers(folder)?;
-        let (name, container) = (folder.file_name()?, folder.parent()?.parent()?.file_name()?);
-        let (name, container) = (name.to_string_lossy(), container.to_string_lossy());
-        Some(format!("Docker has it as {name} of container {container:.12} (docker checkpoint rm)"))
-    };
-    of_docker().unwrap_or_else(|| format!("{} names it", folder.display()))
+    let hint = if containers(folder).is_some() { " (docker checkpoint rm)" } else { "" };
+    format!("{} names it{hint}", folder.display())
 }
 
 /// The folder of all containers, if the path is one of Docker's own.

@@ -139,7 +139,7 @@ fn a_checkpoint_that_was_removed_says_so(docker: &Docker<'_>) -> Outcome {
     let entry = entries(&container)?.remove(0);
     let id = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let refusal = cryo(docker, &["rm", &id]).err().map(|failure| failure.to_string()).unwrap_or_default();
-    ensure!(refusal.contains("Docker has it as one of container"), "it is removed, or not: {refusal}");
+    ensure!(refusal.contains("names it (docker checkpoint rm)"), "it is removed, or not: {refusal}");
     cryo(docker, &["rm", "--force", &id])?;
     let refusal = container.start_refusal("one")?;
     ensure!(refusal.contains("was removed from this node's store") && refusal.contains(&id), "{refusal}");
