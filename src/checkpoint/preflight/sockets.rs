@@ -13,7 +13,7 @@ use super::{Finding, Look, What, unix};
 
 const MPTCP: &str = "MPTCP";
 const MPTCP_REMEDY: &str = "switch MPTCP off; programs in Go do so with GODEBUG=multipathtcp=0";
-const ALLOWED_REMEDY: &str = "the annotation cryo.tcp says whether it is kept or closed at a restore";
+const ALLOWED_REMEDY: &str = "it is kept at a restore, or closed with cryo.tcp=close";
 const IN_FLIGHT_REMEDY: &str = "try again when it is accepted, or leave out the annotation cryo.in-flight=refuse: the other end tries again";
 
 /// The sockets of the container, by inode, with the first who holds each.
