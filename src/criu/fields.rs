@@ -16,25 +16,16 @@ pub(super) fn change(path: &Path, value: u8, find: impl Fn(&[u8]) -> Vec<usize>)
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,
     };
-    for at in find(&whole(&file)?) {
-        file.write_all_at(&[value], at as u64)?;
-    }
-    Ok(())
-}
-
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    whole(&File::open(path)?)
-}
-
-/// Nothing of a file that is too large.
-fn whole(file: &File) -> io::Result<Vec<u8>> {
     let length = file.metadata()?.len();
     if length > MOST_BYTES {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let mut image = vec![0; usize::try_from(length).unwrap_or_default()];
     file.read_exact_at(&mut image, 0)?;
-    Ok(image)
+    for at in find(&image) {
+        file.write_all_at(&[value], at as u64)?;
+    }
+    Ok(())
 }
 
 /// The messages of an image file, as far as it is whole.

@@ -85,7 +85,7 @@ impl Diagnosis {
     }
 
     /// CRIU 4.2 misses it before it has read where it was.
-    fn unnamed_mount(&self) -> Option<u64> {
+    fn unnamed_mount(&self) -> Option<u32> {
         let (_, mount) = self.line.split_once("No mapping for ")?;
         mount.strip_suffix(":(null) mountpoint")?.parse().ok()
     }

@@ -9,17 +9,27 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use prost::Message;
+
 use super::fields::{self, Fields, entries};
+use super::images;
 
 /// With the number of the mount namespace after it.
 const FILE_NAME: &str = "mountpoints-";
+const MOUNTS: u32 = 0x5556_3928;
 
-/// Where the entry of a mount has its number and its place, says that its source was deleted,
-/// and where it comes from.
-const NUMBER: u64 = 2;
-const PLACE: u64 = 7;
+/// Where the entry of a mount says that its source was deleted, and where it comes from.
 const DELETED: u64 = 16;
 const OUTSIDE: u64 = 18;
+
+#[derive(Clone, PartialEq, Message)]
+struct Mount {
+    #[prost(uint32, tag = "2")]
+    number: u32,
+    /// Text, mostly.
+    #[prost(bytes = "vec", tag = "7")]
+    place: Vec<u8>,
+}
 
 /// Takes what comes from outside in the image in `folder` for what is there.
 pub fn forget_deletions(folder: &Path) -> io::Result<()> {
@@ -27,8 +37,13 @@ pub fn forget_deletions(folder: &Path) -> io::Result<()> {
 }
 
 /// Where the mount of this number is in the container, if the image in `folder` says so.
-pub fn place_of(folder: &Path, number: u64) -> Option<String> {
-    files(folder).ok()?.iter().find_map(|file| place_in(&fields::read(file).ok()?, number))
+pub fn place_of(folder: &Path, number: u32) -> Option<String> {
+    let mounts =
+        files(folder).ok()?.into_iter().flat_map(|file| images::all(&file, MOUNTS).unwrap_or_default());
+    let mount = mounts.into_iter().find(|mount: &Mount| mount.number == number)?;
+    let place = String::from_utf8_lossy(&mount.place);
+    // Older versions of CRIU write it relative to the root.
+    Some(place.strip_prefix("./").map_or_else(|| place.to_string(), |place| format!("/{place}")))
 }
 
 fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -36,15 +51,6 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let is_ours =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FILE_NAME));
     Ok(paths.into_iter().filter(is_ours).collect())
-}
-
-fn place_in(image: &[u8], number: u64) -> Option<String> {
-    let mut mounts = entries(image).map(|mount| mount.collect::<Vec<_>>());
-    let mount = mounts.find(|mount| mount.iter().any(|it| it.number == NUMBER && it.value == number))?;
-    let place = mount.iter().find(|field| field.number == PLACE)?;
-    let place = String::from_utf8_lossy(&image[place.at..place.end]);
-    // Older versions of CRIU write it relative to the root.
-    Some(place.strip_prefix("./").map_or_else(|| place.to_string(), |place| format!("/{place}")))
 }
 
 /// Where each such entry says so: one byte, one.
@@ -92,14 +98,10 @@ mod tests {
 
     #[test]
     fn a_mount_is_found_by_its_number() {
-        let mount = |number: u8, place: &str| {
-            let mut entry = vec![2 << 3, number, 7 << 3 | 2, u8::try_from(place.len()).unwrap()];
-            entry.extend(place.as_bytes());
-            [&u32::try_from(entry.len()).unwrap().to_ne_bytes()[..], &entry].concat()
-        };
+        let mount = |number, place: &str| Mount { number, place: place.into() };
         let folder = tempfile::tempdir().unwrap();
-        let image = [vec![0; HEAD], mount(9, "/"), mount(7, "/.cache"), mount(6, "./data")].concat();
-        fs::write(folder.path().join("mountpoints-12.img"), image).unwrap();
+        let mounts = [mount(9, "/"), mount(7, "/.cache"), mount(6, "./data")];
+        images::tests::write_all(&folder.path().join("mountpoints-12.img"), MOUNTS, &mounts);
         assert_eq!(place_of(folder.path(), 7).as_deref(), Some("/.cache"));
         assert_eq!(place_of(folder.path(), 6).as_deref(), Some("/data"));
         assert_eq!(place_of(folder.path(), 9).as_deref(), Some("/"));
