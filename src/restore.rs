@@ -43,7 +43,7 @@ use crate::policy::{Policy, Stage};
 use crate::reaper::Process;
 use crate::runtime::{self, Abort, CriuCall, Ends, Flavour, Version};
 use crate::shm::{self, PutBack};
-use crate::stdio::ConsoleSocket;
+use crate::stdio::{ConsoleSocket, OpenOutputs};
 pub(crate) use cgroup::take_own_cgroup;
 pub use error::Error;
 pub use figures::Figures;
@@ -64,6 +64,8 @@ pub struct Prepared {
     pub anchor: Process,
     /// Calls the restore off.
     pub abort: Abort,
+    /// The owner's to let go, once it is known what becomes of it.
+    pub outputs: Option<OpenOutputs>,
     how: How,
     subject: Arc<Subject>,
     policy: Policy,
@@ -87,10 +89,16 @@ pub struct Restored {
 /// Checks the image and makes what the client may want to see before the restore.
 pub async fn prepare(subject: Arc<Subject>, image: &Path, policy: Policy) -> Result<Prepared, Error> {
     let begun = Instant::now();
-    let prepared = begin(subject.clone(), image, policy.clone()).await;
+    let prepared = async {
+        let outputs = Some(subject.plan.keep_outputs_open()?);
+        Ok((begin(subject.clone(), image, policy.clone()).await?, outputs))
+    };
+    let prepared = prepared.await;
     let took = begun.elapsed();
     match prepared {
-        Ok((anchor, abort, how)) => Ok(Prepared { anchor, abort, how, subject, policy, took }),
+        Ok(((anchor, abort, how), outputs)) => {
+            Ok(Prepared { anchor, abort, outputs, how, subject, policy, took })
+        }
         Err(error) => {
             account::of_restore(&subject, &policy, took, Err(&error));
             Err(error)

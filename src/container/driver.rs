@@ -116,8 +116,8 @@ impl Driver {
                 driver.maker = live.process.program();
                 driver.live(live);
             }
-            Init::Awaited(prepared, outputs) => {
-                driver.outputs = Some(outputs);
+            Init::Awaited(mut prepared) => {
+                driver.outputs = prepared.outputs.take();
                 driver.phase = Phase::Restorable;
                 driver.watch(prepared.anchor.clone());
                 driver.anchored = true;

@@ -17,7 +17,7 @@ use crate::policy::{self, Annotations, NodeFile, Policy};
 use crate::reaper::{Exit, Process, Reaper, parent};
 use crate::restore;
 use crate::runtime::{self, Ends, Flavour, Runtime, choice};
-use crate::stdio::{self, ConsoleSocket, ForConsole, Identity, OpenOutputs, Paths, Plan, Streams};
+use crate::stdio::{self, ConsoleSocket, ForConsole, Identity, Paths, Plan, Streams};
 
 /// How long a killed process may take to be gone.
 const DEATH_PATIENCE: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ pub(super) struct New {
 pub(super) enum Init {
     Made(Live),
     /// Nothing of the container yet, but its network namespace is there.
-    Awaited(Box<restore::Prepared>, OpenOutputs),
+    Awaited(Box<restore::Prepared>),
 }
 
 impl Live {
@@ -175,10 +175,7 @@ async fn make(create: &Create, node: &Node) -> Result<(Arc<Subject>, Init), Erro
     }
     let subject = Arc::new(subject);
     let init = match &create.checkpoint {
-        Some(image) => {
-            let outputs = subject.plan.keep_outputs_open()?;
-            Init::Awaited(Box::new(restore::prepare(subject.clone(), image, policy).await?), outputs)
-        }
+        Some(image) => Init::Awaited(Box::new(restore::prepare(subject.clone(), image, policy).await?)),
         None => Init::Made(start_anew(&subject, options.no_new_keyring).await?),
     };
     Ok((subject, init))
