@@ -220,7 +220,7 @@ fn choose(all: Vec<Found>, name: &str, of_docker: Option<&str>) -> Result<Option
     if meant.len() > 1 {
         let namespaces: Vec<&str> = meant.iter().map(|found| found.namespace.as_str()).collect();
         return Err(format!(
-            "there is a container {name} in each of {}: give --namespace",
+            "there is a container {name} in each of {}: give --namespace, or its id",
             namespaces.join(", ")
         ));
     }
