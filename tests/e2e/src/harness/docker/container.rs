@@ -13,7 +13,8 @@ use super::super::output::counted;
 use super::super::wait::{eventually, eventually_within};
 use super::{Attached, Docker};
 
-/// dockerd hears of an exit after the checkpoint is answered.
+/// dockerd hears of an exit, and that its client's pause is over, after the checkpoint is
+/// answered: events have a queue of their own, and each is kept on the disk before the next.
 const NEWS: Duration = Duration::from_secs(2);
 
 pub(crate) struct Container<'d> {
@@ -38,7 +39,7 @@ impl<'d> Container<'d> {
     pub(crate) fn copy(&self, checkpoint: &str) -> Outcome {
         self.forget_hidden_cgroups();
         self.docker.call(&["checkpoint", "create", "--leave-running", &self.name, checkpoint])?;
-        Ok(())
+        self.wait_for_status("running")
     }
 
     /// Checkpoints and ends it.
@@ -47,6 +48,14 @@ impl<'d> Container<'d> {
         self.forget_hidden_cgroups();
         self.docker.call(&["checkpoint", "create", &self.name, checkpoint])?;
         self.wait_for_status("exited")
+    }
+
+    /// Why it can't be checkpointed; it runs on.
+    #[track_caller]
+    pub(crate) fn checkpoint_refusal(&self, checkpoint: &str) -> Outcome<String> {
+        let said = self.docker.refusal(&["checkpoint", "create", &self.name, checkpoint])?;
+        self.wait_for_status("running")?;
+        Ok(said)
     }
 
     /// Otherwise each generation's restore takes twice as long as the one before.

@@ -149,7 +149,7 @@ fn what_a_privileged_exec_left_behind_is_refused_by_name(docker: &Docker<'_>) ->
     docker.call(&leaves)?;
     let left = || container.call(&["top"]).ok().filter(|text| text.contains("guest idle")).map(drop);
     eventually("it has started", left)?;
-    let refusal = docker.refusal(&["checkpoint", "create", &container.name, "one"])?;
+    let refusal = container.checkpoint_refusal("one")?;
     ensure!(refusal.contains("guest (pid ") && refusal.contains("may do more than"), "{refusal}");
     // The first process isn't to be killed from inside.
     container.shell("kill -9 $(pidof guest)")?;

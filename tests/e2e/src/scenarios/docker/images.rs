@@ -175,7 +175,7 @@ fn a_checkpoint_that_others_may_change_is_refused(docker: &Docker<'_>) -> Outcom
 fn a_checkpoint_of_the_same_name_is_refused(docker: &Docker<'_>) -> Outcome {
     let container = counting(docker, &[])?;
     container.copy("one")?;
-    let said = docker.refusal(&["checkpoint", "create", &container.name, "one"])?;
+    let said = container.checkpoint_refusal("one")?;
     is_a_sentence(&said, &["already exists"])?;
     container.is_well()?;
     container.come_back("two")?;

@@ -38,7 +38,7 @@ fn a_stopped_job_comes_back_or_is_named(docker: &Docker<'_>) -> Outcome {
         attached.write(b"jobs\n")?;
         attached.output.wait_for_text("Stopped")?;
     } else {
-        let said = docker.refusal(&["checkpoint", "create", &container.name, "one"])?;
+        let said = container.checkpoint_refusal("one")?;
         names(&said, &["sed (pid ", "is stopped", "SIGCONT"])?;
     }
     attached.write(b"fg\nagain\n")?;

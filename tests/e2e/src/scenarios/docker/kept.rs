@@ -181,7 +181,7 @@ fn a_full_store_leaves_it_to_docker(docker: &Docker<'_>) -> Outcome {
 fn a_store_that_is_a_must_and_full_refuses(docker: &Docker<'_>) -> Outcome {
     tiny(docker, "store")?;
     let container = counting(docker, &[])?;
-    let refusal = docker.refusal(&["checkpoint", "create", &container.name, "one"])?;
+    let refusal = container.checkpoint_refusal("one")?;
     ensure!(refusal.contains("may hold 1.0 KiB"), "{refusal}");
     container.is_well()?;
     container.rm()

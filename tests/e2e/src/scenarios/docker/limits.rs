@@ -64,7 +64,7 @@ fn descriptors_on_their_way_are_named(docker: &Docker<'_>) -> Outcome {
         let passed = [ControlMessage::ScmRights(&[one.as_raw_fd()])];
         sendmsg::<()>(one.as_raw_fd(), &[IoSlice::new(b"x")], &passed, MsgFlags::empty(), None)?;
     }
-    let refusal = docker.refusal(&["checkpoint", "create", &container.name, "one"])?;
+    let refusal = container.checkpoint_refusal("one")?;
     ensure!(refusal.contains("limit of open files"), "{refusal}");
     container.is_well()?;
     drop((one, other));

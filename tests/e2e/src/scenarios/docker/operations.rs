@@ -121,7 +121,7 @@ fn what_an_exec_left_behind_comes_back_or_is_named(docker: &Docker<'_>) -> Outco
     eventually("it has started", left)?;
     let leaves_it_out = docker.bench.runtime() == Runtime::Runc && settings().containerd < Version(2, 0);
     if leaves_it_out {
-        let refusal = docker.refusal(&["checkpoint", "create", &container.name, "two"])?;
+        let refusal = container.checkpoint_refusal("two")?;
         ensure!(refusal.contains("guest (pid ") && refusal.contains("left behind by an exec"), "{refusal}");
     } else {
         container.come_back("two")?;

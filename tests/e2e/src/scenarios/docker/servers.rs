@@ -56,7 +56,7 @@ fn clients_of_redis_stay_or_come_again_or_are_named(docker: &Docker<'_>) -> Outc
         let client = Client::of(docker, &from, ADDRESS)?;
         let (data, id) = (client.ask("DEBUG DIGEST")?, client.ask("CLIENT ID")?);
         if mode == "refuse" {
-            let said = docker.refusal(&["checkpoint", "create", &server.name, "one"])?;
+            let said = server.checkpoint_refusal("one")?;
             names(&said, &[&format!("{ADDRESS}:6379"), "of redis-server (pid ", "cryo.tcp"])?;
         } else {
             server.come_back("one")?;
@@ -143,7 +143,7 @@ fn node_comes_back_or_its_io_uring_is_named(docker: &Docker<'_>) -> Outcome {
         let container = docker.run_workload(&options, &["node", "-e", program])?;
         container.wait_for_counting(3)?;
         if may_use_it {
-            let said = docker.refusal(&["checkpoint", "create", &container.name, "one"])?;
+            let said = container.checkpoint_refusal("one")?;
             names(&said, &["node (pid ", "uses io_uring"])?;
         } else {
             container.come_back("one")?;

@@ -30,6 +30,7 @@ fn comes_back_or_says_why(container: &Container<'_>, words: &[&str]) -> Outcome 
         (_, said) => {
             let names_it = words.iter().any(|word| said.contains(word));
             ensure!(names_it && said.trim().lines().count() == 1, "the refusal is {said:?}");
+            container.wait_for_status("running")?;
         }
     }
     container.is_well()
