@@ -228,7 +228,13 @@ impl Attempt<'_> {
             self.container.freeze().await?;
             watch.frozen();
         }
-        if let Err(error) = self.note_what_criu_forgets(folder).await {
+        let prepared = async {
+            if freezes || *paused {
+                self.container.settle().await?;
+            }
+            self.note_what_criu_forgets(folder).await
+        };
+        if let Err(error) = prepared.await {
             if freezes {
                 self.container.thaw().await;
             }

@@ -146,9 +146,10 @@ fn of_io(kind: ErrorKind) -> Code {
 fn of_checkpoint(error: &checkpoint::Error) -> Code {
     match error {
         checkpoint::Error::Image(error) => of_image(error),
-        checkpoint::Error::NoCgroup | checkpoint::Error::Freeze(_) | checkpoint::Error::NoCriu => {
-            Code::FAILED_PRECONDITION
-        }
+        checkpoint::Error::NoCgroup
+        | checkpoint::Error::Freeze(_)
+        | checkpoint::Error::Spawning(_)
+        | checkpoint::Error::NoCriu => Code::FAILED_PRECONDITION,
         checkpoint::Error::Runtime(error) => of_runtime(error),
         checkpoint::Error::Criu(_)
         | checkpoint::Error::Hook(_)

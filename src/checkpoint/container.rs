@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::Error;
+use super::preflight::Spawning;
 use crate::cgroup::{self, Cgroup};
 use crate::container::Subject;
 use crate::hooks::Hooks;
+use crate::operation::aside;
 use crate::policy::Stage;
 use crate::reaper::Process;
 use crate::runtime::Abort;
@@ -16,6 +18,9 @@ use crate::runtime::Abort;
 /// is stopped or traced and won't be frozen later either.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
 const THAW_PATIENCE: Duration = Duration::from_secs(10);
+/// From vfork to exec, which takes no time worth mentioning unless something is in the way.
+const SPAWN_PATIENCE: Duration = Duration::from_secs(2);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// The container that is to be checkpointed, as it is at this moment.
 pub struct Container<'a> {
@@ -54,6 +59,27 @@ impl Container<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Whoever is just being started gets the time for it; then all stands still again.
+    pub(super) async fn settle(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + SPAWN_PATIENCE;
+        while let Some(spawning) = self.spawning().await {
+            self.thaw().await;
+            while spawning.lasts() && Instant::now() < deadline {
+                sleep(BETWEEN_LOOKS).await;
+            }
+            self.freeze().await?;
+            if Instant::now() >= deadline {
+                return Err(Error::Spawning(spawning));
+            }
+        }
+        Ok(())
+    }
+
+    async fn spawning(&self) -> Option<Spawning> {
+        let cgroup = self.cgroup.clone();
+        aside(move || Spawning::among(&cgroup.processes().unwrap_or_default())).await
     }
 
     pub(super) async fn thaw(&self) {

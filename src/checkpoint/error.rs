@@ -15,6 +15,8 @@ pub enum Error {
     NoCgroup,
     #[error("cannot checkpoint the container: {0}")]
     Freeze(cgroup::Error),
+    #[error("cannot checkpoint the container: {0}: let it start its program, or end it")]
+    Spawning(preflight::Spawning),
     #[error("cannot checkpoint the container: criu isn't in this shim's PATH: install CRIU 3.19 or newer")]
     NoCriu,
     #[error("cannot checkpoint the container: {0}")]

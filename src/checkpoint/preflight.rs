@@ -13,6 +13,7 @@ mod process;
 mod processes;
 mod sockets;
 mod space;
+mod spawning;
 mod unix;
 mod watches;
 
@@ -27,6 +28,7 @@ use connections::Connection;
 pub use connections::Connections;
 pub use finding::{Blockers, Finding, What};
 use sockets::Held;
+pub use spawning::Spawning;
 
 /// Where distributions put CRIU's plugins.
 const PLUGINS: [&str; 3] = ["/usr/lib/criu", "/usr/local/lib/criu", "/usr/libexec/criu"];

@@ -44,7 +44,7 @@ pub(super) fn family(init: u32, pids: &[u32]) -> Vec<Process> {
 }
 
 impl Process {
-    fn read(pid: u32) -> Option<Process> {
+    pub(super) fn read(pid: u32) -> Option<Process> {
         Process::parse(pid, &text(&format!("/proc/{pid}/status"))?)
     }
 

@@ -1,11 +1,17 @@
 //! Processes in all sorts of states, and what the kernel keeps for each.
 
+use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use nix::libc;
+use nix::sys::stat::Mode;
+use nix::sys::wait::waitpid;
+use nix::unistd::mkfifo;
 
-use super::raw::{address, call, fork, map, pause, room};
+use super::raw::{address, call, fork, map, pause, room, spawn};
 use super::{Check, Kind, nothing_to_ask};
 
 pub(super) const KINDS: &[Kind] = &[
@@ -17,6 +23,7 @@ pub(super) const KINDS: &[Kind] = &[
     ("stopped-child", |_| stopped_child()),
     ("lost-leader", |_| lost_leader()),
     ("vfork", |_| vfork()),
+    ("spawning", |_| spawning()),
     ("interval-timer", |_| interval_timer()),
     ("posix-timer", |_| posix_timer()),
     ("signal-stack", |_| signal_stack()),
@@ -42,7 +49,7 @@ fn until(mut done: impl FnMut() -> bool) -> io::Result<()> {
         if done() {
             return Ok(());
         }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     }
     Err(io::Error::other("it never came"))
 }
@@ -118,14 +125,44 @@ fn lost_leader() -> io::Result<Check> {
     Ok(nothing_to_ask())
 }
 
+/// A fifo that is only opened together with somebody else.
+const GATE: &CStr = c"/tmp/gate";
+
+/// Starts a program that has to get through the gate first, and waits for its end.
+fn spawn_through_gate() -> io::Result<()> {
+    waitpid(spawn(c"/proc/self/exe", GATE)?, None)?;
+    Ok(())
+}
+
 /// A child's child that runs on its parent's time.
 fn vfork() -> io::Result<Check> {
-    let child = fork(0, || {
-        fork(libc::CLONE_VFORK, pause)?;
-        Ok(())
-    })?;
+    mkfifo(GATE, Mode::S_IRWXU)?;
+    let child = fork(0, spawn_through_gate)?;
     until(|| state(child) == Some('D'))?;
     Ok(Box::new(move || Ok(state(child).is_some_and(|state| state != 'Z'))))
+}
+
+/// Most of the time a child's child runs on its parent's time, but for some hundredths of a
+/// second only.
+fn spawning() -> io::Result<Check> {
+    mkfifo(GATE, Mode::S_IRWXU)?;
+    let child = fork(0, || {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::sleep(Duration::from_millis(30));
+                let _opened = fs::OpenOptions::new().write(true).open(OsStr::from_bytes(GATE.to_bytes()));
+            }
+        });
+        loop {
+            spawn_through_gate()?;
+        }
+    })?;
+    until(|| state(child) == Some('D'))?;
+    Ok(Box::new(move || {
+        until(|| state(child) == Some('D'))?;
+        until(|| state(child) == Some('S'))?;
+        Ok(true)
+    }))
 }
 
 const HOUR: i64 = 3600;

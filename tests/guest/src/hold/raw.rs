@@ -2,10 +2,12 @@
 //! has to live as long as the kernel may look at it; what is mapped stays for good.
 #![allow(unsafe_code, reason = "a test program, which does to itself what it likes")]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use nix::libc::{self, c_long};
+use nix::unistd::Pid;
 
 /// A call that the kernel, or this kernel's configuration, doesn't have.
 pub(super) fn is_lack(error: &io::Error) -> bool {
@@ -70,6 +72,29 @@ pub(super) fn fork(flags: i32, child: impl FnOnce() -> io::Result<()>) -> io::Re
         let _ = call(libc::SYS_exit_group, &[status as usize]);
     }
     Ok(pid as u32)
+}
+
+/// Starts a program that has to open a file first, on its parent's time and in its memory.
+pub(super) fn spawn(program: &CStr, file: &CStr) -> io::Result<Pid> {
+    let mut child = 0;
+    let arguments = [c"guest", c"exit", c"0"].map(|argument| argument.as_ptr().cast_mut());
+    let arguments = [&arguments[..], &[std::ptr::null_mut()]].concat();
+    // SAFETY: all that is pointed at outlives the call, and the actions are initialized first.
+    let error = unsafe {
+        let mut actions = std::mem::zeroed();
+        libc::posix_spawn_file_actions_init(&raw mut actions);
+        libc::posix_spawn_file_actions_addopen(&raw mut actions, 3, file.as_ptr(), libc::O_RDONLY, 0);
+        let environment = [std::ptr::null_mut()];
+        libc::posix_spawn(
+            &raw mut child,
+            program.as_ptr(),
+            &raw const actions,
+            std::ptr::null(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+        )
+    };
+    if error == 0 { Ok(Pid::from_raw(child)) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
 /// Waits for good; only a signal ends it.

@@ -37,9 +37,16 @@ impl<'d> Container<'d> {
     /// Checkpoints and lets it go on.
     #[track_caller]
     pub(crate) fn copy(&self, checkpoint: &str) -> Outcome {
+        self.ask_for_copy(checkpoint)?;
+        self.wait_for_status("running")
+    }
+
+    /// Whether it really goes on depends on whether the shim hears of that wish.
+    #[track_caller]
+    pub(crate) fn ask_for_copy(&self, checkpoint: &str) -> Outcome {
         self.forget_hidden_cgroups();
         self.docker.call(&["checkpoint", "create", "--leave-running", &self.name, checkpoint])?;
-        self.wait_for_status("running")
+        Ok(())
     }
 
     /// Checkpoints and ends it.

@@ -43,7 +43,7 @@ fn a_restarted_dockerd_stops_what_the_annotation_does_not_spare(docker: &Docker<
     docker.restart(Signal::SIGKILL)?;
     spared.copy("one")?;
     spared.is_well()?;
-    stopped.copy("one")?;
+    stopped.ask_for_copy("one")?;
     stopped.wait_for_status("exited")?;
     ensure_eq!(stopped.inspect(".State.ExitCode")?, "137", "the exit code");
     // Nothing is lost, and it is as it should be once it is back.

@@ -1,6 +1,6 @@
 //! A container that came back takes every command of Docker like any other.
 
-use super::{back, ready};
+use super::{back, names, ready};
 use crate::harness::*;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -14,6 +14,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         docker_scenario!(an_exec_reads_stdin),
         docker_scenario!(an_exec_may_have_a_terminal),
         docker_scenario!(what_an_exec_left_behind_comes_back_or_is_named),
+        docker_scenario!(who_starts_programs_all_the_time_comes_back),
+        docker_scenario!(who_never_gets_to_its_program_is_named),
         docker_scenario!(execs_go_on_over_a_copy_and_end_with_a_checkpoint),
         docker_scenario!(top_and_stats_know_it),
         docker_scenario!(its_memory_limit_can_be_changed),
@@ -128,6 +130,23 @@ fn what_an_exec_left_behind_comes_back_or_is_named(docker: &Docker<'_>) -> Outco
         ensure!(left().is_some(), "it is gone");
     }
     container.is_well()?;
+    container.rm()
+}
+
+/// Nobody can be stopped between vfork and exec, where this one is most of the time.
+fn who_starts_programs_all_the_time_comes_back(docker: &Docker<'_>) -> Outcome {
+    let container = ready(docker, &[], &["hold", "spawning"])?;
+    for checkpoint in ["one", "two", "three"] {
+        container.come_back(checkpoint)?;
+    }
+    container.asks(1, "same")?;
+    container.rm()
+}
+
+fn who_never_gets_to_its_program_is_named(docker: &Docker<'_>) -> Outcome {
+    let container = ready(docker, &[], &["hold", "vfork"])?;
+    names(&container.checkpoint_refusal("one")?, &["guest (pid ", "between vfork and exec"])?;
+    container.asks(1, "same")?;
     container.rm()
 }
 

@@ -288,6 +288,7 @@ pub(super) const PROCESSES: &[Case] = &[
     case("stopped-child", &["hold", "stopped-child"], &[], Hangs("stopped")),
     case("lost-leader", &["hold", "lost-leader"], &[], Blocks("lost-leader")),
     case("vfork", &["hold", "vfork"], &[], Unforeseen("it is over once the child runs its program")),
+    case("spawning", &["hold", "spawning"], &[], Ready("same")),
     case("interval-timer", &["hold", "interval-timer"], &[], Ready("same")),
     case("posix-timer", &["hold", "posix-timer"], &[], Ready("same")),
     case("signal-stack", &["hold", "signal-stack"], &[], Ready("same")),

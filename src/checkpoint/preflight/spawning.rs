@@ -1,0 +1,67 @@
+//! Who is just being started, between vfork and its own program: it runs in its parent's
+//! memory meanwhile, and the parent sleeps where only the child can wake it. CRIU stops the
+//! child and then waits for the parent, until its time is over.
+
+use std::fmt;
+
+use super::process::Process;
+use crate::sys;
+
+/// A child in its parent's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spawning {
+    program: String,
+    child: u32,
+    parent: u32,
+}
+
+impl Spawning {
+    /// The first one among these processes.
+    pub fn among(pids: &[u32]) -> Option<Spawning> {
+        pids.iter().find_map(|pid| {
+            let Process { program, parent, state, .. } = Process::read(*pid)?;
+            let spawning = Spawning { program, child: *pid, parent };
+            // The dead have no memory, which counts as the same.
+            (state != 'Z' && spawning.lasts()).then_some(spawning)
+        })
+    }
+
+    pub fn lasts(&self) -> bool {
+        sys::share_memory(self.child, self.parent)
+    }
+}
+
+impl fmt::Display for Spawning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Spawning { program, child, parent } = self;
+        write!(
+            f,
+            "{program} (pid {child}) runs in its parent's memory (pid {parent}), as between vfork and exec"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{end, sleeper};
+    use super::*;
+
+    #[test]
+    fn a_process_in_its_own_memory_is_none() {
+        let child = sleeper();
+        assert_eq!(Spawning::among(&[child.id()]), None);
+        assert!(sys::share_memory(child.id(), child.id()));
+        end(child);
+    }
+
+    #[test]
+    fn who_is_gone_or_dead_is_none() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let is_dead = || Process::read(child.id()).is_some_and(|process| process.state == 'Z');
+        while !is_dead() {
+            std::thread::yield_now();
+        }
+        assert_eq!(Spawning::among(&[child.id(), 5_000_000]), None);
+        child.wait().unwrap();
+    }
+}
