@@ -220,21 +220,23 @@ impl Attempt<'_> {
         let asks = calls.place();
         let config = self.config(asks.is_some()).write(work).map_err(failed)?;
         self.describe(folder)?;
-        let freezes = !paused && !self.criu_freezes_below();
+        let can_freeze = !self.criu_freezes_below();
+        let freezes = can_freeze && !paused;
         let still_since = if *paused { Some(self.begun) } else { freezes.then(Instant::now) };
         let mut watch = Watch::start(still_since);
         if freezes {
             // CRIU freezes too, but polls for it in steps of a tenth of a second.
             self.container.freeze().await?;
+        }
+        let settled = if can_freeze { self.container.settle().await } else { Ok(()) };
+        if freezes {
             watch.frozen();
         }
-        let prepared = async {
-            if freezes || *paused {
-                self.container.settle().await?;
-            }
-            self.note_what_criu_forgets(folder).await
+        let noted = match settled {
+            Ok(()) => self.note_what_criu_forgets(folder).await,
+            Err(error) => Err(error),
         };
-        if let Err(error) = prepared.await {
+        if let Err(error) = noted {
             if freezes {
                 self.container.thaw().await;
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Error;
 use super::preflight::Spawning;
@@ -65,18 +65,25 @@ impl Container<'_> {
     pub(super) async fn settle(&self) -> Result<(), Error> {
         let deadline = Instant::now() + SPAWN_PATIENCE;
         while let Some(spawning) = self.spawning().await {
-            self.thaw().await;
-            while spawning.lasts() && Instant::now() < deadline {
-                sleep(BETWEEN_LOOKS).await;
-            }
-            self.freeze().await?;
             if Instant::now() >= deadline {
                 return Err(Error::Spawning(spawning));
             }
+            self.thaw().await;
+            let lasts = || {
+                aside({
+                    let spawning = spawning.clone();
+                    move || spawning.lasts()
+                })
+            };
+            while timeout_at(deadline, lasts()).await == Ok(true) {
+                sleep(BETWEEN_LOOKS).await;
+            }
+            self.freeze().await?;
         }
         Ok(())
     }
 
+    /// Not on the shim's only thread: the kernel may have us wait for an exec.
     async fn spawning(&self) -> Option<Spawning> {
         let cgroup = self.cgroup.clone();
         aside(move || Spawning::among(&cgroup.processes().unwrap_or_default())).await

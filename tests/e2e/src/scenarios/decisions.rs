@@ -13,6 +13,8 @@ use crate::harness::*;
 
 /// In which nothing that hangs would end.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// It is given 2 s to get there.
+const SOON: Duration = Duration::from_secs(3);
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let hangs = "with the stock shim CRIU waits for it until it is killed";
@@ -38,6 +40,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .cryo_only("the stock shim's error says type NOTIFY errno 0"),
         scenario!(a_stopped_task_is_checkpointed_or_refused_at_once).fifo_only().cryo_only(hangs),
         scenario!(a_traced_task_is_refused_at_once).fifo_only().cryo_only(hangs),
+        scenario!(a_task_that_never_gets_to_its_program_is_refused_soon).fifo_only().cryo_only(hangs),
         scenario!(a_failed_checkpoint_leaves_no_image)
             .fifo_only()
             .cryo_only("the stock shim leaves a part of one"),
@@ -163,9 +166,14 @@ fn a_failed_checkpoint_leaves_no_image(bench: &Bench) -> Outcome {
 /// Nobody waits for what can't be seized, and nothing stays frozen.
 #[track_caller]
 fn refused_at_once(bench: &Bench, task: &Task<'_>, words: &[&str]) -> Outcome {
+    refused_within(AT_ONCE, bench, task, words)
+}
+
+#[track_caller]
+fn refused_within(limit: Duration, bench: &Bench, task: &Task<'_>, words: &[&str]) -> Outcome {
     let begun = Instant::now();
     let text = refused_checkpoint(bench, task, &bench.fresh_folder("image")?)?;
-    ensure!(begun.elapsed() < patient(AT_ONCE), "it took {:?}", begun.elapsed());
+    ensure!(begun.elapsed() < patient(limit), "it took {:?}", begun.elapsed());
     for word in words {
         ensure!(text.contains(word), "{word:?} is not in {text}");
     }
@@ -192,6 +200,15 @@ fn a_stopped_task_is_checkpointed_or_refused_at_once(bench: &Bench) -> Outcome {
     task.kill(Signal::SIGCONT as u32)?;
     task.asks(1, "same")?;
     task.comes_back("same")
+}
+
+fn a_task_that_never_gets_to_its_program_is_refused_soon(bench: &Bench) -> Outcome {
+    let task = bench.run(&["hold", "vfork"])?;
+    task.stdout().wait_for_line("ready")?;
+    let words = ["guest (pid ", "between vfork and exec", "start its program"];
+    refused_within(SOON, bench, &task, &words)?;
+    task.asks(1, "same")?;
+    task.end()
 }
 
 fn a_traced_task_is_refused_at_once(bench: &Bench) -> Outcome {

@@ -133,7 +133,7 @@ fn what_an_exec_left_behind_comes_back_or_is_named(docker: &Docker<'_>) -> Outco
     container.rm()
 }
 
-/// Nobody can be stopped between vfork and exec, where this one is most of the time.
+/// CRIU can't stop a parent between vfork and exec, where this one is most of the time.
 fn who_starts_programs_all_the_time_comes_back(docker: &Docker<'_>) -> Outcome {
     let container = ready(docker, &[], &["hold", "spawning"])?;
     for checkpoint in ["one", "two", "three"] {
