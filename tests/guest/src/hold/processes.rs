@@ -240,8 +240,10 @@ fn queued() -> io::Result<Check> {
     }))
 }
 
+/// Others on this machine hand descriptors over meanwhile, which count for all of a user's
+/// processes: too low a limit refuses CRIU its own.
 fn limits() -> io::Result<Check> {
-    let wanted = [77_u64, 99];
+    let wanted = [777_u64, 999];
     let number = libc::RLIMIT_NOFILE as usize;
     call(libc::SYS_prlimit64, &[0, number, address(&wanted), 0])?;
     Ok(Box::new(move || {
