@@ -155,7 +155,8 @@ fn execs_go_on_over_a_copy_and_end_with_a_checkpoint(docker: &Docker<'_>) -> Out
     let plain = Attached::by_pipes(docker, &["exec", "-i", &container.name, "guest", "echo"])?;
     let terminal = Attached::by_terminal(docker, &["exec", "-it", &container.name, "sh"], 40, 100)?;
     plain.output.wait_for_line("ready")?;
-    terminal.write(b"remembered=$((6 * 7))\n")?;
+    terminal.write(b"remembered=$((6 * 7)); echo ready-$remembered\n")?;
+    terminal.output.wait_for_text("ready-42")?;
     container.copy("two")?;
     plain.write(b"still\n")?;
     plain.output.wait_for_line("heard still")?;
