@@ -28,7 +28,6 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout};
 
 use crate::account;
-use crate::cgroup::Cgroup;
 use crate::criu;
 use crate::criu::log;
 use crate::criu::stats;
@@ -38,7 +37,7 @@ use crate::operation::{aside, explain, find_criu, hand_on, work_folder};
 use crate::policy::{Policy, Stage};
 use crate::restore::{forget_daemons_copy, note_daemons_copy};
 use crate::rootfs::Had;
-use crate::runtime::{Abort, CriuCall, Flavour, Version};
+use crate::runtime::{Abort, CriuCall, Version};
 use crate::shm;
 pub(crate) use changes::base;
 pub use container::Container;
@@ -220,15 +219,13 @@ impl Attempt<'_> {
         let asks = calls.place();
         let config = self.config(asks.is_some()).write(work).map_err(failed)?;
         self.describe(folder)?;
-        let can_freeze = !self.criu_freezes_below();
-        let freezes = can_freeze && !paused;
-        let still_since = if *paused { Some(self.begun) } else { freezes.then(Instant::now) };
-        let mut watch = Watch::start(still_since);
+        let freezes = !paused;
+        let mut watch = Watch::start(if *paused { self.begun } else { Instant::now() });
         if freezes {
             // CRIU freezes too, but polls for it in steps of a tenth of a second.
             self.container.freeze().await?;
         }
-        let settled = if can_freeze { self.container.settle().await } else { Ok(()) };
+        let settled = self.container.settle().await;
         if freezes {
             watch.frozen();
         }
@@ -330,14 +327,6 @@ impl Attempt<'_> {
             Err(source) => Err(Error::Write { path: folder.to_owned(), source }),
             Ok(manifest) => Ok(manifest.figures),
         }
-    }
-
-    /// Under systemd with cgroup v2, crun puts the container one level below its scope, and
-    /// names that to CRIU, which can't thaw what is frozen above.
-    fn criu_freezes_below(&self) -> bool {
-        let Container { subject, process, cgroup, .. } = self.container;
-        let is_below = || Cgroup::of_process(process.pid()).is_ok_and(|own| own != *cgroup);
-        self.version.flavour == Flavour::Crun && subject.runtime.systemd_cgroup && is_below()
     }
 
     fn describe(&self, folder: &Path) -> Result<(), Error> {

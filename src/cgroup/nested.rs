@@ -121,6 +121,11 @@ impl Cgroup {
         Ok(problems)
     }
 
+    /// Where crun has put the container, one level below the scope that systemd made.
+    pub fn of_crun(&self) -> Cgroup {
+        self.top("memory").filter(|_| self.is_unified()).map_or_else(|| self.clone(), Cgroup::unified)
+    }
+
     pub fn is_unified(&self) -> bool {
         matches!(*self.0, Place::V2(_))
     }

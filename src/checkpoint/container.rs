@@ -12,7 +12,7 @@ use crate::hooks::Hooks;
 use crate::operation::aside;
 use crate::policy::Stage;
 use crate::reaper::Process;
-use crate::runtime::Abort;
+use crate::runtime::{Abort, Flavour};
 
 /// Until every process stands still. A process that can't be frozen within this time
 /// is stopped or traced and won't be frozen later either.
@@ -48,8 +48,17 @@ impl Container<'_> {
         Ok(result.map_err(Error::Runtime)??)
     }
 
+    /// The cgroup that the runtime freezes and names to CRIU, which can't thaw what is frozen
+    /// above that.
+    async fn freezer(&self) -> Cgroup {
+        let runtime = &self.subject.runtime;
+        let is_crun =
+            || async { runtime.version().await.is_ok_and(|version| version.flavour == Flavour::Crun) };
+        if runtime.systemd_cgroup && is_crun().await { self.cgroup.of_crun() } else { self.cgroup.clone() }
+    }
+
     pub(super) async fn freeze(&self) -> Result<(), Error> {
-        match self.cgroup.freeze(Instant::now() + FREEZE_PATIENCE).await {
+        match self.freezer().await.freeze(Instant::now() + FREEZE_PATIENCE).await {
             Ok(()) => Ok(()),
             Err(error @ (cgroup::Error::WontFreeze { .. } | cgroup::Error::FrozenAbove { .. })) => {
                 Err(Error::Freeze(error))
@@ -90,7 +99,7 @@ impl Container<'_> {
     }
 
     pub(super) async fn thaw(&self) {
-        match self.cgroup.thaw(Instant::now() + THAW_PATIENCE).await {
+        match self.freezer().await.thaw(Instant::now() + THAW_PATIENCE).await {
             // The runtime has removed the container it stopped.
             Ok(()) | Err(cgroup::Error::Gone { .. }) => {}
             Err(error) => tracing::error!(%error, "the container stays frozen"),

@@ -61,15 +61,14 @@ impl Figures {
 /// A watch on a container that is dumped.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Missing if CRIU stops it.
-    still_since: Option<Instant>,
+    still_since: Instant,
     last: Instant,
     figures: Figures,
 }
 
 impl Watch {
     /// The container is about to be frozen, or has stood still since then.
-    pub(super) fn start(still_since: Option<Instant>) -> Watch {
+    pub(super) fn start(still_since: Instant) -> Watch {
         Watch { still_since, last: Instant::now(), figures: Figures::default() }
     }
 
@@ -84,22 +83,18 @@ impl Watch {
 
     pub(super) fn dumped(&mut self) {
         self.figures.dump_us = Some(self.lap());
-        self.figures.frozen_us = self.stood_still();
+        self.figures.frozen_us = Some(micros(self.still_since.elapsed()));
     }
 
     pub(super) fn thawed(&mut self, runs_on: bool) {
         if runs_on {
             self.figures.resume_us = Some(self.lap());
-            self.figures.frozen_us = self.stood_still();
+            self.figures.frozen_us = Some(micros(self.still_since.elapsed()));
         }
     }
 
     pub(super) fn figures(self) -> Figures {
         self.figures
-    }
-
-    fn stood_still(&self) -> Option<u64> {
-        self.still_since.map(|since| micros(since.elapsed()))
     }
 
     fn lap(&mut self) -> u64 {

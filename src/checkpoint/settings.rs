@@ -36,9 +36,7 @@ impl Attempt<'_> {
         if self.remaps_links() {
             config = config.flag("link-remap");
         }
-        if !self.criu_freezes_below() {
-            config = config.set("timeout", COLLECT_SECONDS);
-        }
+        config = config.set("timeout", COLLECT_SECONDS);
         if policy.skips_in_flight() {
             config = config.flag("skip-in-flight");
         }

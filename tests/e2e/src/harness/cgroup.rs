@@ -121,9 +121,15 @@ pub(crate) fn cpu_limit(cgroup: &str) -> Outcome<u64> {
     Ok(quota * 1000 / period)
 }
 
+/// Or crun's own below it, under systemd.
 pub(crate) fn is_frozen(cgroup: &str) -> bool {
-    let state = |file| read("freezer", cgroup, file).unwrap_or_default();
-    if is_v2() { state("cgroup.freeze") == "1" } else { state("freezer.state").starts_with("FR") }
+    if !is_v2() {
+        return read("freezer", cgroup, "freezer.state").is_ok_and(|state| state.starts_with("FR"));
+    }
+    let own = folder("freezer", cgroup);
+    let is_on =
+        |folder: &Path| fs::read_to_string(folder.join("cgroup.freeze")).is_ok_and(|on| on.trim() == "1");
+    is_on(&own) || is_on(&own.join("container"))
 }
 
 /// Lets processes into a new cgroup: version 1 wants its processors named first.
