@@ -52,9 +52,9 @@ impl Container<'_> {
     /// above that.
     async fn freezer(&self) -> Cgroup {
         let runtime = &self.subject.runtime;
-        let is_crun =
-            || async { runtime.version().await.is_ok_and(|version| version.flavour == Flavour::Crun) };
-        if runtime.systemd_cgroup && is_crun().await { self.cgroup.of_crun() } else { self.cgroup.clone() }
+        let is_below = runtime.systemd_cgroup
+            && runtime.version().await.is_ok_and(|version| version.flavour == Flavour::Crun);
+        if is_below { self.cgroup.of_crun() } else { self.cgroup.clone() }
     }
 
     pub(super) async fn freeze(&self) -> Result<(), Error> {
@@ -79,10 +79,8 @@ impl Container<'_> {
             }
             self.thaw().await;
             let lasts = || {
-                aside({
-                    let spawning = spawning.clone();
-                    move || spawning.lasts()
-                })
+                let spawning = spawning.clone();
+                aside(move || spawning.lasts())
             };
             while timeout_at(deadline, lasts()).await == Ok(true) {
                 sleep(BETWEEN_LOOKS).await;

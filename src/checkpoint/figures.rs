@@ -48,7 +48,6 @@ impl Figures {
         };
         Figures {
             freeze_us: self.freeze_us.or(Some(dump.freezing_time.into())),
-            frozen_us: self.frozen_us.or(Some(dump.frozen_time.into())),
             frozen_by_criu_us: Some(dump.frozen_time.into()),
             write_us: Some(dump.memwrite_time.into()),
             pages: Some(dump.pages_written.saturating_add(dump.shared_pages_written)),
