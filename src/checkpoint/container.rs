@@ -12,7 +12,7 @@ use crate::hooks::Hooks;
 use crate::operation::aside;
 use crate::policy::Stage;
 use crate::reaper::Process;
-use crate::runtime::{Abort, Flavour};
+use crate::runtime::Abort;
 
 /// Until every process stands still. A process that can't be frozen within this time
 /// is stopped or traced and won't be frozen later either.
@@ -48,13 +48,8 @@ impl Container<'_> {
         Ok(result.map_err(Error::Runtime)??)
     }
 
-    /// The cgroup that the runtime freezes and names to CRIU, which can't thaw what is frozen
-    /// above that.
     async fn freezer(&self) -> Cgroup {
-        let runtime = &self.subject.runtime;
-        let is_below = runtime.systemd_cgroup
-            && runtime.version().await.is_ok_and(|version| version.flavour == Flavour::Crun);
-        if is_below { self.cgroup.of_crun() } else { self.cgroup.clone() }
+        self.subject.freezer(&self.cgroup).await
     }
 
     pub(super) async fn freeze(&self) -> Result<(), Error> {

@@ -27,7 +27,7 @@ impl Attempt<'_> {
 
     pub(super) fn config(&self, has_hooks: bool) -> Config {
         let policy = &self.request.policy;
-        let mut config = Config::new(policy);
+        let mut config = Config::new(policy).set("timeout", COLLECT_SECONDS);
         let keeps_files = self.had.as_ref().is_some_and(|had| had.overlay.is_some());
         if self.request.exit || has_hooks || keeps_files {
             // Called back while everything stands still; see `seal::from_criu`.
@@ -36,7 +36,6 @@ impl Attempt<'_> {
         if self.remaps_links() {
             config = config.flag("link-remap");
         }
-        config = config.set("timeout", COLLECT_SECONDS);
         if policy.skips_in_flight() {
             config = config.flag("skip-in-flight");
         }

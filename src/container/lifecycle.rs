@@ -100,6 +100,14 @@ impl Subject {
             }
         }
     }
+
+    /// The cgroup that the runtime freezes and names to CRIU, which can't thaw what is frozen
+    /// above that.
+    pub async fn freezer(&self, cgroup: &Cgroup) -> Cgroup {
+        let is_below = self.runtime.systemd_cgroup
+            && self.runtime.version().await.is_ok_and(|version| version.flavour == Flavour::Crun);
+        if is_below { cgroup.of_crun() } else { cgroup.clone() }
+    }
 }
 
 /// Makes the container, or leaves nothing behind.

@@ -8,6 +8,7 @@ use super::super::exec::{self, Stage};
 use super::super::lifecycle::{self, Remains};
 use super::*;
 use crate::account;
+use crate::cgroup::Freezer;
 use crate::container::exec::signal_process;
 use crate::runtime::{self, Cause};
 
@@ -73,19 +74,16 @@ impl Driver {
             (_, Phase::Paused) => Status::Paused,
             _ => Status::Running,
         };
-        let runtime = self.subject.runtime.clone();
-        let (begun, cgroup) = (self.program_begun(), self.cgroup.clone());
+        let (subject, cgroup) = (self.subject.clone(), self.cgroup.clone());
+        let begun = self.program_begun();
         self.spawn(async move {
             let result = match &change {
                 Change::Pause => {
                     begun.await;
-                    match (runtime.pause().await, cgroup) {
-                        (Err(error), Some(cgroup)) => pause_patiently(error, &cgroup).await,
-                        (paused, _) => paused,
-                    }
+                    pause(&subject, cgroup).await
                 }
-                Change::Resume => runtime.resume().await,
-                Change::Update(resources) => runtime.update(resources.clone()).await,
+                Change::Resume => resume(&subject, cgroup).await,
+                Change::Update(resources) => subject.runtime.update(resources.clone()).await,
             };
             Done::Changed { change, from, reply, result: result.map_err(Error::from) }
         });
@@ -201,12 +199,27 @@ impl Driver {
 }
 
 /// On a busy machine runc gives up too early, and leaves the container half frozen.
-async fn pause_patiently(error: runtime::Error, cgroup: &Cgroup) -> Result<(), runtime::Error> {
-    if error.cause() == Cause::NotFrozen && cgroup.freeze(Instant::now() + FREEZE_PATIENCE).await.is_ok() {
+async fn pause(subject: &Subject, cgroup: Option<Cgroup>) -> Result<(), runtime::Error> {
+    let paused = subject.runtime.pause().await;
+    let (Err(error), Some(cgroup)) = (&paused, cgroup) else { return paused };
+    let freezer = subject.freezer(&cgroup).await;
+    if error.cause() == Cause::NotFrozen && freezer.freeze(Instant::now() + FREEZE_PATIENCE).await.is_ok() {
         return Ok(());
     }
-    let _ = cgroup.thaw(Instant::now() + THAW_PATIENCE).await;
-    Err(error)
+    let _ = freezer.thaw(Instant::now() + THAW_PATIENCE).await;
+    paused
+}
+
+/// The runtime refuses to let go on what does already: a checkpoint that had to let it go on
+/// for a moment may have failed to freeze it again, or somebody did it by hand.
+async fn resume(subject: &Subject, cgroup: Option<Cgroup>) -> Result<(), runtime::Error> {
+    let resumed = subject.runtime.resume().await;
+    let (Err(error), Some(cgroup)) = (&resumed, cgroup) else { return resumed };
+    let is_over = matches!(error.cause(), Cause::NotRunning | Cause::NoContainer);
+    if !is_over && subject.freezer(&cgroup).await.frozen().is_ok_and(|is| is == Freezer::Thawed) {
+        return Ok(());
+    }
+    resumed
 }
 
 /// An anchor has no handlers, and as the first process of a pid namespace it would

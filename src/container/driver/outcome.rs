@@ -42,8 +42,10 @@ impl Driver {
             phase => phase,
         };
         if let Some(cgroup) = self.cgroup.clone().filter(|_| self.phase == Phase::Running) {
+            let subject = self.subject.clone();
             self.spawn(async move {
-                let _ = cgroup.thaw(Instant::now() + THAW_PATIENCE).await;
+                let freezer = subject.freezer(&cgroup).await;
+                let _ = freezer.thaw(Instant::now() + THAW_PATIENCE).await;
                 Done::Nothing
             });
         }

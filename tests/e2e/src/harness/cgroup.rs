@@ -132,6 +132,18 @@ pub(crate) fn is_frozen(cgroup: &str) -> bool {
     is_on(&own) || is_on(&own.join("container"))
 }
 
+/// By hand, past whoever froze it.
+pub(crate) fn thaw(cgroup: &str) -> Outcome {
+    let own = folder("freezer", cgroup);
+    if !is_v2() {
+        return Ok(fs::write(own.join("freezer.state"), "THAWED")?);
+    }
+    [own.join("container"), own]
+        .iter()
+        .filter(|folder| folder.exists())
+        .try_for_each(|folder| Ok(fs::write(folder.join("cgroup.freeze"), "0")?))
+}
+
 /// Lets processes into a new cgroup: version 1 wants its processors named first.
 pub(crate) fn inherit_cpuset(root: &Path, cgroup: &str) -> Outcome {
     if is_v2() || !root.ends_with("cpuset") {

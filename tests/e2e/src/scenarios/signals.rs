@@ -13,6 +13,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(orphans_in_the_hosts_pid_namespace_end_with_the_container).fifo_only(),
         scenario!(pausing_stops_the_output_and_resuming_goes_on),
         scenario!(pause_and_resume_refuse_the_wrong_state),
+        scenario!(a_paused_task_that_goes_on_already_can_be_resumed)
+            .fifo_only()
+            .cryo_only("the stock shim hands on that runc refuses it"),
     ]
 }
 
@@ -118,4 +121,17 @@ fn pause_and_resume_refuse_the_wrong_state(bench: &Bench) -> Outcome {
     refused(task.pause(), &[])?;
     task.delete()?;
     Ok(())
+}
+
+fn a_paused_task_that_goes_on_already_can_be_resumed(bench: &Bench) -> Outcome {
+    let task = bench.run(&["count"])?;
+    task.pause()?;
+    cgroup::thaw(task.cgroup())?;
+    task.stdout().wait_for_counting(3)?;
+    task.resume()?;
+    ensure_eq!(task.status()?, Status::Running, "after it was resumed");
+    task.wait_for_event("resumed", |event| matches!(event, Event::Resumed))?;
+    task.pause()?;
+    task.resume()?;
+    task.end()
 }
