@@ -354,22 +354,6 @@ mod tests {
         assert_eq!(reader.join().unwrap().len(), 300_000);
     }
 
-    /// As containerd's clients do it: in the background, whenever that comes to run.
-    #[tokio::test]
-    async fn a_client_that_comes_late_misses_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let out = fifo(&dir, "out");
-        let plan = Plan::new(&paths("", &out, "")).unwrap();
-        let (child, prepared) = plan.open(Reaper::start().unwrap(), &identity(), None).await.unwrap();
-        let streams = prepared.connect().unwrap();
-        std::fs::File::from(child.stdout).write_all(b"all").unwrap();
-        drop(child.stderr);
-        assert!(streams.drain(Duration::from_secs(5)).await);
-        let reader = tokio::task::spawn_blocking(|| std::fs::read(out).unwrap());
-        let heard = tokio::time::timeout(Duration::from_secs(5), reader).await;
-        assert_eq!(heard.unwrap().unwrap(), b"all");
-    }
-
     #[tokio::test]
     async fn both_streams_append_to_one_file_whose_folder_is_made() {
         let dir = tempfile::tempdir().unwrap();

@@ -196,21 +196,40 @@ pub(super) fn judge(container: &mut Look, pids: impl Fn() -> Vec<u32>) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Deref;
     use std::process::{Child, Command};
     use std::time::Duration;
 
     use super::*;
+    use crate::reaper;
 
     /// A process that is what it will be: right after the start it still has our files.
-    pub(super) fn sleeper() -> Child {
+    pub(super) fn sleeper() -> Sleeper {
+        let undisturbed = reaper::undisturbed();
         let child = Command::new("sleep").arg("100").spawn().unwrap();
         until(|| (process::program(child.id()) == "sleep").then_some(()));
-        child
+        Sleeper { child, _undisturbed: undisturbed }
     }
 
-    pub(super) fn end(mut child: Child) {
-        child.kill().unwrap();
-        child.wait().unwrap();
+    /// Sleeps until it is dropped.
+    pub(super) struct Sleeper {
+        child: Child,
+        _undisturbed: reaper::Window,
+    }
+
+    impl Deref for Sleeper {
+        type Target = Child;
+
+        fn deref(&self) -> &Child {
+            &self.child
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
     }
 
     pub(super) fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
@@ -233,7 +252,6 @@ mod tests {
         let mut found = of(child.id());
         found.retain(|finding| finding.blocks && !ours.contains(&finding.place));
         assert_eq!(found, []);
-        end(child);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_last_bytes_before_the_end_are_not_lost,
         a_slow_reader_holds_up_its_writer_and_nothing_else,
         a_reader_that_goes_and_comes_back_misses_nothing,
+        a_client_that_comes_late_misses_nothing,
         a_container_without_a_reader_goes_on,
         stdin_arrives_and_ends_when_it_is_closed,
         stdin_stays_open_while_clients_come_and_go,
@@ -100,6 +101,22 @@ fn a_reader_that_goes_and_comes_back_misses_nothing(world: &World) {
     drop(stdin);
     container.close_stdin().unwrap();
     assert_eq!(container.wait().unwrap(), 0);
+}
+
+/// containerd's clients open their end in the background, whenever that comes to run.
+fn a_client_that_comes_late_misses_nothing(world: &World) {
+    let container = world.container("c1").started();
+    let pipe = Pipe::unread(world.path("exec-stdout"));
+    let request = ExecProcessRequest {
+        stdout: pipe.path().to_str().unwrap().into(),
+        ..container.exec_request("e1", &json!({"args": ["print all", "exit 0"]}))
+    };
+    container.exec_with(request).unwrap();
+    container.start_exec("e1").unwrap();
+    assert_eq!(container.wait_exec("e1").unwrap(), 0);
+    container.delete_exec("e1").unwrap();
+    pipe.start_reading();
+    assert_eq!(pipe.wait_for_end(), "all\n");
 }
 
 fn a_container_without_a_reader_goes_on(world: &World) {

@@ -106,7 +106,7 @@ pub(super) fn text(path: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{end, sleeper};
+    use super::super::tests::sleeper;
     use super::*;
 
     const STATUS: &str = "Name:\tredis-server\nUmask:\t0022\nState:\tt (tracing stop)\nTgid:\t12\nPid:\t12\n\
@@ -142,6 +142,5 @@ mod tests {
         let inside: Vec<u32> =
             family.iter().filter(|process| process.inside).map(|process| process.pid).collect();
         assert_eq!(inside, [child.id()]);
-        end(child);
     }
 }

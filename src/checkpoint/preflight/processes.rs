@@ -162,7 +162,7 @@ fn has_old_freezer(memberships: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::process::family;
-    use super::super::tests::{end, sleeper, until};
+    use super::super::tests::{sleeper, until};
     use super::*;
 
     #[test]
@@ -183,7 +183,6 @@ mod tests {
         assert_eq!((found.what, found.pid, found.program.as_str()), (What::Stopped, pid, "sleep"));
         let memberships = fs::read_to_string("/proc/self/cgroup").unwrap();
         assert_eq!(found.blocks, has_old_freezer(&memberships));
-        end(child);
     }
 
     #[test]
@@ -225,7 +224,6 @@ mod tests {
         let pid = child.id();
         assert_eq!(elsewhere(pid, &family(pid, &[pid]), true), []);
         assert_eq!(out_of_time(pid, &family(pid, &[pid])), None);
-        end(child);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::*;
+use crate::reaper;
 
 /// What the other process does, and where.
 const ROLE: &str = "CRYO_STORE_ROLE";
@@ -11,6 +12,7 @@ const ROOT: &str = "CRYO_STORE_ROOT";
 
 /// This test program again, as a process that can be killed. It says a line after each step.
 struct Other {
+    _undisturbed: reaper::Window,
     process: Child,
     lines: io::Lines<BufReader<ChildStdout>>,
 }
@@ -23,9 +25,10 @@ impl Other {
     fn start_by(mut command: Command, place: &Place, role: &str) -> Other {
         command.args(["--exact", "--ignored", "--nocapture", "store::tests::death::the_other_process"]);
         command.env(ROLE, role).env(ROOT, place.store.root());
+        let undisturbed = reaper::undisturbed();
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        Other { process, lines }
+        Other { _undisturbed: undisturbed, process, lines }
     }
 
     fn wait_for(&mut self, line: &str) {
