@@ -9,6 +9,7 @@ mod driver;
 mod exec;
 mod lifecycle;
 pub mod state;
+mod subject;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,9 +28,10 @@ use crate::reaper::{Exit, Reaper};
 use crate::stdio::{self, Paths};
 use crate::{bundle, checkpoint, outside, restore, runtime};
 use driver::Request;
-pub use lifecycle::{Live, Subject, clean_up};
+pub use lifecycle::{Live, clean_up};
 pub(crate) use lifecycle::{claim_cgroup, is_occupied, is_shared, remove_unfinished};
 use state::{Ask, Refusal};
+pub use subject::Subject;
 
 /// Requests that may wait for the owner. Clients wait for answers, so more than a few
 /// are never there; a flood makes the flooder wait.

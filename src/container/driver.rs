@@ -22,9 +22,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::exec::Exec;
-use super::lifecycle::{Init, Live, New, Subject};
+use super::lifecycle::{Init, Live, New};
 use super::state::{Ask, Phase, Verdict, admit};
-use super::{Change, Ended, Error, Node, Reply, Snapshot, Status};
+use super::{Change, Ended, Error, Node, Reply, Snapshot, Status, Subject};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::event::{Event, Notice};
 use crate::reaper::{Exit, Process};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::lifecycle::{Live, Subject};
+use super::Subject;
+use super::lifecycle::Live;
 use super::{Ended, Error, ExecSnapshot, Status};
 use crate::bundle::write_atomically;
 use crate::reaper::{Exit, Process};

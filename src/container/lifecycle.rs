@@ -1,46 +1,27 @@
-//! The steps that make, start and remove a container. What they share is [`Subject`];
-//! none of them changes the container's phase: that is the driver's.
+//! The steps that make, start and remove a container. None of them changes the container's
+//! phase: that is the driver's.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Create, Error, Node, Options, annotated};
+use super::{Create, Error, Node, Options, Subject, annotated};
 use crate::bundle::{self, ROOTFS, Spec, write_atomically};
 use crate::cgroup::Cgroup;
 use crate::criu::lock;
 use crate::journal::Journal;
 use crate::mount::{Mount, detach_all, detach_below, mount_all, unmount_all};
 use crate::operation::aside;
-use crate::outside::Outside;
 use crate::policy::{self, Annotations, NodeFile, Policy};
 use crate::reaper::{Exit, Process, Reaper, parent};
 use crate::restore;
 use crate::runtime::{self, Ends, Flavour, Runtime, choice};
-use crate::stdio::{self, ConsoleSocket, ForConsole, Identity, Paths, Plan, Streams};
+use crate::stdio::{self, ConsoleSocket, ForConsole, Identity, Plan, Streams};
 
 /// How long a killed process may take to be gone.
 const DEATH_PATIENCE: Duration = Duration::from_secs(10);
 /// containerd waits for five seconds in all.
 const CLEAN_UP_PATIENCE: Duration = Duration::from_secs(2);
-
-/// What never changes about a container.
-#[derive(Debug)]
-pub struct Subject {
-    pub namespace: String,
-    pub id: String,
-    pub bundle: PathBuf,
-    pub spec: Spec,
-    pub runtime: Runtime,
-    pub paths: Paths,
-    pub plan: Plan,
-    pub identity: Identity,
-    pub io_owner: Option<(u32, u32)>,
-    pub no_pivot: bool,
-    pub restore_work: Option<PathBuf>,
-    pub journal: Journal,
-    pub outside: Outside,
-}
 
 /// A process that runs, and its streams.
 pub struct Live {
@@ -77,36 +58,6 @@ impl Live {
                 Err(error)
             }
         }
-    }
-}
-
-impl Subject {
-    /// As it runs now: a restore may have given it the one it had before.
-    pub fn has_terminal(&self) -> bool {
-        Spec::read(&self.bundle).map_or(self.spec.process.terminal, |spec| spec.process.terminal)
-    }
-
-    pub fn cgroup(&self, pid: u32) -> Option<Cgroup> {
-        match Cgroup::of_container(pid, &self.spec.linux.cgroups_path) {
-            // A runtime that makes no cgroup leaves the container in ours: hands off.
-            Ok(cgroup) if cgroup.processes().is_ok_and(|all| all.contains(&std::process::id())) => {
-                tracing::warn!(pid, "the container has no cgroup of its own");
-                None
-            }
-            Ok(cgroup) => Some(cgroup),
-            Err(error) => {
-                tracing::warn!(%error, pid, "no statistics and no OOM events for this container");
-                None
-            }
-        }
-    }
-
-    /// The cgroup that the runtime freezes and names to CRIU, which can't thaw what is frozen
-    /// above that.
-    pub async fn freezer(&self, cgroup: &Cgroup) -> Cgroup {
-        let is_below = self.runtime.systemd_cgroup
-            && self.runtime.version().await.is_ok_and(|version| version.flavour == Flavour::Crun);
-        if is_below { cgroup.of_crun() } else { cgroup.clone() }
     }
 }
 

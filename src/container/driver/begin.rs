@@ -75,6 +75,8 @@ impl Driver {
             _ => Status::Running,
         };
         let (subject, cgroup) = (self.subject.clone(), self.cgroup.clone());
+        // Nobody can tell whether one goes on that has no cgroup of its own.
+        let process = self.process.clone().filter(|_| cgroup.is_some());
         let begun = self.program_begun();
         self.spawn(async move {
             let result = match &change {
@@ -82,7 +84,7 @@ impl Driver {
                     begun.await;
                     pause(&subject, cgroup).await
                 }
-                Change::Resume => resume(&subject, cgroup).await,
+                Change::Resume => resume(&subject, process).await,
                 Change::Update(resources) => subject.runtime.update(resources.clone()).await,
             };
             Done::Changed { change, from, reply, result: result.map_err(Error::from) }
@@ -212,14 +214,20 @@ async fn pause(subject: &Subject, cgroup: Option<Cgroup>) -> Result<(), runtime:
 
 /// The runtime refuses to let go on what does already: a checkpoint that had to let it go on
 /// for a moment may have failed to freeze it again, or somebody did it by hand.
-async fn resume(subject: &Subject, cgroup: Option<Cgroup>) -> Result<(), runtime::Error> {
+async fn resume(subject: &Subject, process: Option<Process>) -> Result<(), runtime::Error> {
     let resumed = subject.runtime.resume().await;
-    let (Err(error), Some(cgroup)) = (&resumed, cgroup) else { return resumed };
-    let is_over = matches!(error.cause(), Cause::NotRunning | Cause::NoContainer);
-    if !is_over && subject.freezer(&cgroup).await.frozen().is_ok_and(|is| is == Freezer::Thawed) {
-        return Ok(());
+    let (Err(error), Some(process)) = (&resumed, process) else { return resumed };
+    if !goes_on(&process) {
+        return resumed;
     }
-    resumed
+    tracing::warn!(%error, "the container went on before it was resumed");
+    Ok(())
+}
+
+/// What holds a cgroup above it still holds its own.
+fn goes_on(process: &Process) -> bool {
+    let is_thawed = || Cgroup::of_process(process.pid())?.frozen().map(|is| is == Freezer::Thawed);
+    !process.is_dead() && !process.is_dying() && is_thawed().unwrap_or(false)
 }
 
 /// An anchor has no handlers, and as the first process of a pid namespace it would

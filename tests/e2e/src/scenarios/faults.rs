@@ -19,6 +19,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .fifo_only()
             .cryo_only("the stock shim gives up, too"),
         scenario!(a_runtime_that_cannot_pause_leaves_the_task_running).fifo_only(),
+        scenario!(a_runtime_that_cannot_resume_leaves_the_task_paused).fifo_only(),
         scenario!(a_runtime_that_cannot_checkpoint_lets_the_task_go_on),
         scenario!(a_runtime_that_dies_at_a_checkpoint_lets_the_task_go_on),
         scenario!(a_runtime_that_cannot_restore_can_do_so_later).restores(),
@@ -109,6 +110,19 @@ fn a_runtime_that_cannot_pause_leaves_the_task_running(bench: &Bench) -> Outcome
     let failing = runtime_fails(bench, "pause", COMPLAIN)?;
     refused(task.pause(), &[])?;
     fs::remove_file(failing)?;
+    goes_on(&task)?;
+    task.end()
+}
+
+fn a_runtime_that_cannot_resume_leaves_the_task_paused(bench: &Bench) -> Outcome {
+    let task = bench.run(&["count"])?;
+    task.pause()?;
+    let failing = runtime_fails(bench, "resume", COMPLAIN)?;
+    refused(task.resume(), &[])?;
+    ensure_eq!(task.status()?, Status::Paused, "after the failure");
+    ensure!(cgroup::is_frozen(task.cgroup()), "the cgroup isn't frozen");
+    fs::remove_file(failing)?;
+    task.resume()?;
     goes_on(&task)?;
     task.end()
 }
