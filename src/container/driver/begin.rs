@@ -224,7 +224,7 @@ async fn resume(subject: &Subject, process: Option<Process>) -> Result<(), runti
     Ok(())
 }
 
-/// What holds a cgroup above it still holds its own.
+/// By the cgroup that the process is in: whatever is frozen above holds that, too.
 fn goes_on(process: &Process) -> bool {
     let is_thawed = || Cgroup::of_process(process.pid())?.frozen().map(|is| is == Freezer::Thawed);
     !process.is_dead() && !process.is_dying() && is_thawed().unwrap_or(false)
