@@ -48,12 +48,8 @@ impl Container<'_> {
         Ok(result.map_err(Error::Runtime)??)
     }
 
-    async fn freezer(&self) -> Cgroup {
-        self.subject.freezer(&self.cgroup).await
-    }
-
     pub(super) async fn freeze(&self) -> Result<(), Error> {
-        match self.freezer().await.freeze(Instant::now() + FREEZE_PATIENCE).await {
+        match self.subject.freezer(&self.cgroup).await.freeze(Instant::now() + FREEZE_PATIENCE).await {
             Ok(()) => Ok(()),
             Err(error @ (cgroup::Error::WontFreeze { .. } | cgroup::Error::FrozenAbove { .. })) => {
                 Err(Error::Freeze(error))
@@ -92,7 +88,7 @@ impl Container<'_> {
     }
 
     pub(super) async fn thaw(&self) {
-        match self.freezer().await.thaw(Instant::now() + THAW_PATIENCE).await {
+        match self.subject.freezer(&self.cgroup).await.thaw(Instant::now() + THAW_PATIENCE).await {
             // The runtime has removed the container it stopped.
             Ok(()) | Err(cgroup::Error::Gone { .. }) => {}
             Err(error) => tracing::error!(%error, "the container stays frozen"),

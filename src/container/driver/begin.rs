@@ -212,7 +212,7 @@ async fn pause(subject: &Subject, cgroup: Option<Cgroup>) -> Result<(), runtime:
     paused
 }
 
-/// The runtime refuses to let go on what does already: a checkpoint that had to let it go on
+/// runc refuses to let go on what does already: a checkpoint that had to let it go on
 /// for a moment may have failed to freeze it again, or somebody did it by hand.
 async fn resume(subject: &Subject, process: Option<Process>) -> Result<(), runtime::Error> {
     let resumed = subject.runtime.resume().await;
