@@ -15,7 +15,7 @@ pub(super) const KINDS: &[Kind] = &[
     ("network", |_| nested(libc::CLONE_NEWNET, "net")),
     ("ipc", |_| nested(libc::CLONE_NEWIPC, "ipc")),
     ("hostname", |_| nested(libc::CLONE_NEWUTS, "uts")),
-    ("hostname-left", |_| left(libc::CLONE_NEWUTS, "uts")),
+    ("hostname-left", |_| hostname_left()),
     ("cgroups", |_| nested(libc::CLONE_NEWCGROUP, "cgroup")),
     ("time", |_| time()),
     ("thread-hostname", |_| of_thread(libc::CLONE_NEWUTS, "uts")),
@@ -49,11 +49,12 @@ fn nested(flag: i32, kind: &'static str) -> io::Result<Check> {
     Ok(Box::new(move || Ok(own(&child.to_string(), kind)? != own("self", kind)?)))
 }
 
-/// By the first process itself.
-fn left(flag: i32, kind: &'static str) -> io::Result<Check> {
-    let before = own("self", kind)?;
-    unshare(flag)?;
-    Ok(Box::new(move || Ok(own("self", kind)? != before)))
+/// By the first process itself. Not told by the namespace's number: what it left had one that
+/// the next namespace may get.
+fn hostname_left() -> io::Result<Check> {
+    unshare(libc::CLONE_NEWUTS)?;
+    nix::unistd::sethostname("left")?;
+    Ok(Box::new(|| Ok(nix::unistd::gethostname()? == "left")))
 }
 
 /// Only a process that is made afterwards lives in it.
