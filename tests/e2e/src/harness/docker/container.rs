@@ -3,14 +3,19 @@
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::super::cgroup;
-use super::super::failure::{During, Failure, Outcome, ensure_eq};
+use super::super::failure::{Failure, Outcome, ensure_eq};
 use super::super::output::counted;
-use super::super::wait::eventually;
+use super::super::wait::{eventually, eventually_within};
 use super::{Attached, Docker};
+
+/// dockerd hears of an exit, and that its client's pause is over, after the checkpoint is
+/// answered: events have a queue of their own, and each is kept on the disk before the next.
+const NEWS: Duration = Duration::from_secs(2);
 
 pub(crate) struct Container<'d> {
     pub(crate) docker: &'d Docker<'d>,
@@ -106,17 +111,17 @@ impl<'d> Container<'d> {
         Ok(all["State"].take())
     }
 
-    /// dockerd hears of an exit, and that its client's pause is over, after the checkpoint is
-    /// answered: events have a queue of their own, and each is kept on the disk before the next.
-    /// To show an exit it may wait for the ends of the streams, two seconds at most.
     #[track_caller]
     pub(crate) fn wait_for_status(&self, wanted: &str) -> Outcome {
         let mut last = String::new();
-        let seen = eventually(&format!("its status is {wanted}"), || {
+        let seen = eventually_within(NEWS, "status", || {
             last = self.status().ok()?;
             (last == wanted).then_some(())
         });
-        seen.during(|| format!("it is {last}"))
+        if seen.is_err() {
+            return Err(Failure::new(format!("after {NEWS:?} its status is {last}, not {wanted}")));
+        }
+        Ok(())
     }
 
     #[track_caller]
