@@ -129,9 +129,10 @@ impl<'b> Docker<'b> {
         Ok(name)
     }
 
-    #[track_caller]
-    pub(crate) fn restart(&self, signal: nix::sys::signal::Signal) -> Outcome {
+    /// While some containers count.
+    pub(crate) fn restart(&self, signal: nix::sys::signal::Signal, counting: &[&Container<'_>]) -> Outcome {
         self.stop(signal)?;
+        counting.iter().try_for_each(|container| container.note_what_is_lost())?;
         self.start()
     }
 

@@ -17,6 +17,8 @@ mod stream;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
+
 pub(crate) use super::api::call;
 pub(crate) use config::{configuration, untouched, version_2};
 pub(crate) use container::PodContainer;
@@ -27,7 +29,7 @@ pub(crate) use pod_plan::PodPlan;
 pub(crate) use registry::{PUBLISHED, Registry};
 pub(crate) use stream::{Forwarded, Streams};
 
-use super::api::Api;
+use super::api::{Answer, Api};
 use super::bench::Bench;
 use super::cgroup;
 use super::failure::{Failure, Outcome};
@@ -106,10 +108,24 @@ impl<'b> Kubelet<'b> {
         Ok(registry)
     }
 
+    /// While some containers count.
+    #[track_caller]
+    pub(crate) fn restart_containerd(&self, signal: Signal, counting: &[&PodContainer<'_, '_>]) -> Outcome {
+        let api = self.bench.api();
+        let fifo = |container: &&PodContainer<'_, '_>| api.state(&container.id, "").map(|state| state.stdout);
+        let fifos = counting.iter().map(fifo).collect::<Answer<Vec<_>>>()?;
+        self.bench.stop_containerd(signal)?;
+        for (container, fifo) in counting.iter().zip(fifos) {
+            let lines = container.lines()?;
+            container.lost.note(lines.last().map_or("", String::as_str), &self.bench.slot.outside(&fifo))?;
+        }
+        self.bench.start_containerd()
+    }
+
     /// Has containerd start again with another configuration; the usual one is back afterwards.
     pub(crate) fn reconfigure(&self, change: impl FnOnce(&str) -> String) -> Outcome {
         self.configure(change)?;
-        self.bench.restart_containerd(nix::sys::signal::Signal::SIGTERM)
+        self.bench.restart_containerd(Signal::SIGTERM)
     }
 
     /// Has containerd start with the configuration of a node that never heard of Cryo. Where that is.
@@ -146,7 +162,7 @@ impl<'b> Kubelet<'b> {
         let file = self.bench.slot.folder.join("containerd.toml");
         if file.with_extension("kept").exists() {
             fs::rename(file.with_extension("kept"), &file)?;
-            self.bench.restart_containerd(nix::sys::signal::Signal::SIGTERM)?;
+            self.bench.restart_containerd(Signal::SIGTERM)?;
         }
         let cri = self.cri();
         for pod in cri.pods()? {

@@ -9,6 +9,7 @@ mod api;
 mod bench;
 mod blueprint;
 pub(crate) mod cgroup;
+mod counted;
 pub(crate) mod cryo;
 mod ctr;
 mod daemon;
@@ -35,6 +36,7 @@ pub(crate) use bench::Bench;
 pub(crate) use blueprint::Blueprint;
 pub(crate) use containerd_client::tonic::Code;
 pub(crate) use containerd_client::types::v1::Status;
+pub(crate) use counted::counted;
 pub(crate) use ctr::ctr;
 pub(crate) use docker::{Attached, Container, Docker, IMAGE as DOCKER_IMAGE};
 pub(crate) use door::Door;
@@ -44,7 +46,7 @@ pub(crate) use kube::{ContainerPlan, Kubelet, Pod, PodContainer, cri};
 pub(crate) use matrix::{
     Combination, Runtime, Scenario, Skip, Stream, docker_scenario, kube_scenario, scenario,
 };
-pub(crate) use output::{Output, counted};
+pub(crate) use output::Output;
 pub(crate) use pipes::Kind;
 pub(crate) use settings::{Settings, Shim, Version, read as read_settings, settings};
 pub(crate) use shim::{Refusal, ShimSocket, TaskVersion, bundle_of};

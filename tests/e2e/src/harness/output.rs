@@ -14,6 +14,7 @@ use std::time::Instant;
 use nix::libc::O_NONBLOCK;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::counted::counted;
 use super::failure::{Failure, Outcome};
 use super::wait::{PATIENCE, deadline};
 
@@ -193,23 +194,7 @@ impl Output {
     }
 }
 
-/// The first and the last of numbers, one a line, that must have no gap and no repeat.
-/// What has no line end yet isn't a number.
-#[track_caller]
-pub(crate) fn counted(text: &str) -> Outcome<RangeInclusive<u64>> {
-    let lines = whole_lines(text);
-    let numbers: Option<Vec<u64>> = lines.iter().map(|line| line.parse().ok()).collect();
-    let numbers = numbers.ok_or_else(|| Failure::new(format!("not all are numbers: {lines:?}")))?;
-    if let Some(gap) = numbers.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
-        return Err(Failure::new(format!("{} follows {}", gap[1], gap[0])));
-    }
-    match (numbers.first(), numbers.last()) {
-        (Some(first), Some(last)) => Ok(*first..=*last),
-        _ => Err(Failure::new("no number came")),
-    }
-}
-
-fn whole_lines(text: &str) -> Vec<String> {
+pub(super) fn whole_lines(text: &str) -> Vec<String> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(|line| line.trim_end_matches('\r').to_owned()).collect()
 }

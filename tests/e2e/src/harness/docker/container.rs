@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::cgroup;
+use super::super::counted::Lost;
 use super::super::failure::{Failure, Outcome, ensure_eq};
-use super::super::output::counted;
 use super::super::wait::{eventually, eventually_within};
 use super::{Attached, Docker};
 
@@ -21,11 +21,12 @@ pub(crate) struct Container<'d> {
     pub(crate) docker: &'d Docker<'d>,
     pub(crate) name: String,
     pub(crate) id: String,
+    lost: Lost,
 }
 
 impl<'d> Container<'d> {
     pub(crate) fn new(docker: &'d Docker<'d>, name: String, id: String) -> Self {
-        Container { docker, name, id }
+        Container { docker, name, id, lost: Lost::default() }
     }
 
     /// `docker VERB OPTIONS NAME`.
@@ -152,7 +153,17 @@ impl<'d> Container<'d> {
     /// The numbers of a counting guest over all its lives, without gap and repeat.
     #[track_caller]
     pub(crate) fn counted(&self) -> Outcome<RangeInclusive<u64>> {
-        counted(&self.call(&["logs"])?)
+        self.lost.counted(&self.call(&["logs"])?)
+    }
+
+    /// What dockerd, which has ended, took with it.
+    #[track_caller]
+    pub(super) fn note_what_is_lost(&self) -> Outcome {
+        let log = fs::read_to_string(self.folder().join(format!("{}-json.log", self.id)))?;
+        let entry: Value = serde_json::from_str(log.lines().last().unwrap_or_default())?;
+        let bench = self.docker.bench;
+        let fifo = bench.api().in_namespace("moby").state(&self.id, "")?.stdout;
+        self.lost.note(entry["log"].as_str().unwrap_or_default().trim(), &bench.slot.outside(&fifo))
     }
 
     /// Waits for `more` lines beyond those that are in its log.

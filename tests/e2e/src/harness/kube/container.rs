@@ -8,8 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::super::api::Answer;
+use super::super::counted::Lost;
 use super::super::failure::{Failure, Outcome};
-use super::super::output::counted;
 use super::super::settings::settings;
 use super::super::wait::eventually;
 use super::cri::{ContainerState, ContainerStatus, Cri};
@@ -20,11 +20,12 @@ use super::{ContainerPlan, Pod, Streams};
 pub(crate) struct PodContainer<'p, 'b> {
     pub(crate) plan: ContainerPlan<'p, 'b>,
     pub(crate) id: String,
+    pub(super) lost: Lost,
 }
 
 impl<'p, 'b> PodContainer<'p, 'b> {
     pub(super) fn new(plan: ContainerPlan<'p, 'b>, id: String) -> Self {
-        PodContainer { plan, id }
+        PodContainer { plan, id, lost: Lost::default() }
     }
 
     pub(crate) fn pod(&self) -> &'p Pod<'b> {
@@ -144,7 +145,7 @@ impl<'p, 'b> PodContainer<'p, 'b> {
     /// The numbers of a counting guest, which must have no gap and no repeat.
     #[track_caller]
     pub(crate) fn counted(&self) -> Outcome<RangeInclusive<u64>> {
-        counted(&(self.lines()?.join("\n") + "\n"))
+        self.lost.counted(&(self.lines()?.join("\n") + "\n"))
     }
 
     /// Asks a self-checking guest how it is, and waits for the answer it should give.

@@ -29,7 +29,7 @@ const BOTH: [Signal; 2] = [Signal::SIGTERM, Signal::SIGKILL];
 
 fn dockerd_may_restart_before_a_checkpoint(docker: &Docker<'_>) -> Outcome {
     let container = counting(docker, &[])?;
-    docker.restart(Signal::SIGTERM)?;
+    docker.restart(Signal::SIGTERM, &[&container])?;
     container.is_well()?;
     container.come_back("one")?;
     container.is_well()?;
@@ -40,7 +40,7 @@ fn dockerd_may_restart_before_a_checkpoint(docker: &Docker<'_>) -> Outcome {
 fn a_restarted_dockerd_stops_what_the_annotation_does_not_spare(docker: &Docker<'_>) -> Outcome {
     let spared = counting(docker, &["--annotation", "cryo.checkpoint.exit=false"])?;
     let stopped = counting(docker, &[])?;
-    docker.restart(Signal::SIGKILL)?;
+    docker.restart(Signal::SIGKILL, &[&spared, &stopped])?;
     spared.copy("one")?;
     spared.is_well()?;
     stopped.ask_for_copy("one")?;
@@ -60,7 +60,7 @@ fn dockerd_may_restart_between_checkpoint_and_restore(docker: &Docker<'_>) -> Ou
     let container = counting(docker, &[])?;
     for (signal, name) in BOTH.into_iter().zip(["one", "two"]) {
         container.checkpoint(name)?;
-        docker.restart(signal)?;
+        docker.restart(signal, &[])?;
         ensure_eq!(container.status()?, "exited", "after {signal}");
         container.start_from(name)?;
         container.is_well()?;
@@ -72,7 +72,7 @@ fn dockerd_may_restart_after_a_restore(docker: &Docker<'_>) -> Outcome {
     let container = back(docker, &[])?;
     for (signal, name) in BOTH.into_iter().zip(["two", "three"]) {
         let pid = container.pid()?;
-        docker.restart(signal)?;
+        docker.restart(signal, &[&container])?;
         ensure_eq!(container.pid()?, pid, "its pid after {signal}");
         container.is_well()?;
         container.come_back(name)?;

@@ -82,8 +82,8 @@ fn dump(kubelet: Kubelet<'_>, file: &Path) -> Outcome<String> {
 }
 
 #[track_caller]
-fn restart(kubelet: Kubelet<'_>) -> Outcome {
-    kubelet.bench.restart_containerd(Signal::SIGTERM)
+fn restart(kubelet: Kubelet<'_>, counting: &[&PodContainer<'_, '_>]) -> Outcome {
+    kubelet.restart_containerd(Signal::SIGTERM, counting)
 }
 
 #[track_caller]
@@ -100,7 +100,7 @@ fn comes_and_goes(kubelet: Kubelet<'_>, file: &Path) -> Outcome {
     has_no_handler(kubelet)?;
     let text = install(kubelet, file)?;
     ensure!(text.contains("restart containerd"), "{text}");
-    restart(kubelet)?;
+    restart(kubelet, &[&others])?;
     let pod = kubelet.plan().handler("cryo").annotation("cryo.timeout", "90s").start()?;
     let container = counting(&pod)?;
     let found = programs(kubelet, &[&pod.id, &container.id])?;
@@ -127,7 +127,7 @@ fn comes_and_goes(kubelet: Kubelet<'_>, file: &Path) -> Outcome {
     ensure_eq!(fs::read_to_string(file)?, before, "the configuration afterwards");
     ensure!(!file.with_file_name("conf.d").exists(), "a folder is left");
     ensure!(!kubelet.bench.slot.folder.join("cryo/install.json").exists(), "the record is left");
-    restart(kubelet)?;
+    restart(kubelet, &[&others])?;
     has_no_handler(kubelet)?;
     others.wait_for_counting(3)?;
     ensure_eq!(others.output_of(&["echo", "well"])?, "well\n", "another pod's probe");
@@ -154,7 +154,7 @@ fn a_node_that_describes_no_handler_keeps_its_own(kubelet: Kubelet<'_>) -> Outco
         text.split_once("[plugins.\"io.containerd.grpc.v1.cri\".containerd").unwrap_or_default();
     ensure!(handlers.contains("runc"), "what is described is {handlers}");
     fs::write(&file, text)?;
-    restart(kubelet)?;
+    restart(kubelet, &[])?;
     comes_and_goes(kubelet, &file)
 }
 

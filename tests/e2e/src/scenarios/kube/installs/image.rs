@@ -138,7 +138,7 @@ fn an_image_of_two_programs_installs_upgrades_and_leaves(kubelet: Kubelet<'_>) -
     let label = |name: &str| labels["metadata"]["labels"][format!("cryo/{name}")].as_str().map(str::to_owned);
     ensure_eq!(label("checkpoint").as_deref(), Some("true"), "whether it checkpoints, of {labels}");
     ensure!(label("criu").is_some_and(|version| version.starts_with("4.")), "{labels}");
-    restart(kubelet)?;
+    restart(kubelet, &[])?;
     let old = kubelet.plan().handler("cryo").start()?;
     let running = counting(&old)?;
     ensure!(runs_from(kubelet, &running.id)?.ends_with(OURS), "it runs from elsewhere");
