@@ -36,7 +36,7 @@ pub(crate) use bench::Bench;
 pub(crate) use blueprint::Blueprint;
 pub(crate) use containerd_client::tonic::Code;
 pub(crate) use containerd_client::types::v1::Status;
-pub(crate) use counted::counted;
+pub(crate) use counted::{Lost, counted};
 pub(crate) use ctr::ctr;
 pub(crate) use docker::{Attached, Container, Docker, IMAGE as DOCKER_IMAGE};
 pub(crate) use door::Door;

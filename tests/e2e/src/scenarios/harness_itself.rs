@@ -1,7 +1,11 @@
 //! Checks of the checks: what the other scenarios rely on must be able to fail.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use crate::harness::*;
 
@@ -9,6 +13,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(whatever_is_left_behind_is_found).fifo_only(),
         scenario!(a_gap_in_what_was_counted_is_found).fifo_only(),
+        scenario!(only_what_a_daemon_took_with_it_may_be_missing).fifo_only(),
         scenario!(a_gate_holds_the_runtime_until_it_is_opened).fifo_only(),
     ]
 }
@@ -58,6 +63,23 @@ fn a_gap_in_what_was_counted_is_found(_: &Bench) -> Outcome {
     for wrong in ["1\n3\n", "1\n1\n", "2\n1\n", "1\nx\n", ""] {
         ensure!(counted(wrong).is_err(), "{wrong:?} passed");
     }
+    Ok(())
+}
+
+fn only_what_a_daemon_took_with_it_may_be_missing(bench: &Bench) -> Outcome {
+    let fifo = bench.fresh_folder("fifo")?.join("stdout");
+    mkfifo(&fifo, Mode::S_IRWXU)?;
+    let mut shim = File::options().read(true).write(true).open(&fifo)?;
+    shim.write_all(b"6\n7\n")?;
+    let lost = Lost::default();
+    lost.note("3", &fifo)?;
+    ensure_eq!(lost.counted("1\n2\n3\n6\n7\n")?, 1..=7, "4 and 5 are missing");
+    for wrong in ["1\n3\n6\n7\n", "1\n2\n3\n7\n", "3\n6\n8\n", "3\n3\n6\n", "6\n3\n"] {
+        ensure!(lost.counted(wrong).is_err(), "{wrong:?} passed");
+    }
+    let mut waiting = [0; 4];
+    shim.read_exact(&mut waiting)?;
+    ensure_eq!(&waiting, b"6\n7\n", "what waits for the next daemon");
     Ok(())
 }
 
