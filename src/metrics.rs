@@ -16,8 +16,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use rustix::process::setpriority_process;
-use rustix::thread::gettid;
 
 use crate::criu::images;
 use crate::policy::MetricsSection;
@@ -52,9 +50,6 @@ const FAMILIES: [Family; 10] = [
 /// Others add a few numbers; a disk that is busy with a dump may keep them for a while.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whoever is still being checkpointed comes first.
-const NICENESS: i32 = 15;
-
 /// Those that write, so that the end of a process can wait for them.
 static WRITING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
@@ -75,7 +70,6 @@ pub(crate) fn count(section: &MetricsSection, store: &Path, namespace: &str, sam
     let Some(path) = section.path.clone() else { return };
     let (store, namespace) = (store.to_owned(), namespace.to_owned());
     let write = move || {
-        let _ = setpriority_process(Some(gettid()), NICENESS);
         // Others don't change it; it may be big.
         let changed = matches!(sample, Sample::Checkpoint { .. }).then_some(&*store);
         if let Err(error) = change(&path, changed, |text| add(text, &namespace, sample)) {
