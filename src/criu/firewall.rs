@@ -15,11 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// On packets of CRIU's own, from its include/soccr.h.
 const MARK: &str = "0xC114";
 
-/// What CRIU locks a whole namespace with.
+/// What CRIU locks a whole namespace with. An empty chain is open, and where there is none
+/// nothing leads to it: there is little time.
 const OPEN_ALL: &str = "for tables in iptables ip6tables; do
-    command -v $tables >/dev/null || continue
+    command -v $tables >/dev/null && $tables -w -F CRIU || continue
     for chain in INPUT OUTPUT; do while $tables -w -D $chain -j CRIU; do :; done; done
-    if $tables -w -F CRIU; then $tables -w -X CRIU; fi
+    $tables -w -X CRIU
 done 2>/dev/null
 ! command -v nft >/dev/null || nft list tables | while read -r word family name; do
     case $name in CRIU-*) nft delete table $family $name;; esac
