@@ -225,7 +225,7 @@ fn unpack(folder: &Path, packs: &Path, into: &Path) -> Result<String, Problem> {
 fn pack_older(store: &Path, seconds: &str) -> Result<String, Problem> {
     let _ = setpriority_process(None, IN_THE_BACKGROUND);
     let than = Duration::from_secs(seconds.parse().map_err(Problem::other)?);
-    let store = Store::open(store).map_err(Problem::other)?;
+    let store = Store::open_again(store).map_err(Problem::other)?;
     store.pack(&Which::Older { than, now: now() }).map_err(Problem::other)?;
     Ok(String::new())
 }
@@ -237,7 +237,7 @@ fn in_the_background(
 ) -> Result<String, Problem> {
     let _ = setpriority_process(None, IN_THE_BACKGROUND);
     let id = Id::parse(entry).ok_or_else(|| Problem::other("this is no checkpoint's id"))?;
-    let store = Store::open(store).map_err(Problem::other)?;
+    let store = Store::open_again(store).map_err(Problem::other)?;
     work(&store, &id).map_err(Problem::other)?;
     Ok(String::new())
 }

@@ -105,6 +105,16 @@ impl Store {
         Ok(store)
     }
 
+    /// One that was there before: if it was removed or unmounted meanwhile, it isn't made anew.
+    pub fn open_again(root: &Path) -> Result<Store, Error> {
+        let store = Store { root: root.to_owned(), copies: Vec::new() };
+        store.check_owner()?;
+        if store.version()?.is_none() {
+            return Err(Error::at(root)(io::ErrorKind::NotFound.into()));
+        }
+        Store::open(root)
+    }
+
     /// Nothing goes that is named by a checkpoint in one of these folders, however deep: those
     /// that the node file allows restores from.
     pub fn with_copies_in(self, folders: &[PathBuf]) -> Store {

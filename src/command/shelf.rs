@@ -9,7 +9,7 @@ use clap::Subcommand;
 use cryo::checkpoint::Figures;
 use cryo::checkpoint::manifest::{Manifest, now};
 use cryo::store::claims::Claim;
-use cryo::store::{Checked, Damaged, Entry, Id, Packed, Pruned, Record, Store, Which};
+use cryo::store::{Checked, Damaged, Entry, Error, Id, Packed, Pruned, Record, Store, Which};
 use serde::Serialize;
 
 use super::answer::{complain, finish, say, time};
@@ -136,7 +136,7 @@ pub(crate) fn store(verb: &StoreVerb) -> ExitCode {
 fn change(
     store: &Store,
     checkpoint: &str,
-    change: impl FnOnce(&Id) -> Result<Entry, cryo::store::Error>,
+    change: impl FnOnce(&Id) -> Result<Entry, Error>,
 ) -> Result<ExitCode, String> {
     let changed = store.find(checkpoint).and_then(|entry| change(entry.id()));
     changed.map(|_| ExitCode::SUCCESS).map_err(|error| error.to_string())
@@ -156,7 +156,11 @@ fn verify(store: &Store, checkpoints: &[String]) -> Result<ExitCode, String> {
     let mut is_good = damaged.is_empty();
     for entry in chosen {
         let name = called(&entry.record).to_owned();
-        let held = entry.hold().map_err(|error| error.to_string())?;
+        let held = match entry.hold() {
+            // Removed meanwhile.
+            Err(Error::Unknown(_)) if is_all => continue,
+            held => held.map_err(|error| error.to_string())?,
+        };
         let report = held.verify(|_, read| bar.advance(read)).map_err(|error| error.to_string())?;
         is_good &= report.is_good();
         // Writing to a string can't fail.

@@ -116,6 +116,20 @@ fn a_store_that_others_can_look_into_is_closed_and_one_that_they_can_change_is_r
 }
 
 #[test]
+fn a_store_that_is_gone_is_not_made_anew() {
+    let place = Place::new();
+    let root = place.folder.path().join("store");
+    Store::open_again(&root).unwrap();
+    fs::remove_dir_all(&root).unwrap();
+    assert!(Store::open_again(&root).is_err());
+    assert!(!root.exists());
+    // What is left where it was mounted.
+    fs::create_dir(&root).unwrap();
+    assert!(Store::open_again(&root).is_err());
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+}
+
+#[test]
 fn a_store_of_somebody_else_is_refused() {
     let place = Place::new();
     // Only root can give it away.
