@@ -60,6 +60,7 @@ fn a_logger_that_dies_holds_up_nobody(world: &World) {
     let gate = Gate::new(&container.bundle.path, "go");
     container.create().unwrap();
     container.start().unwrap();
+    until("the logger sleeps", || !process::with_words(&["sleep 1000"]).is_empty());
     let pid = process::with_words(&["sleep 1000"])[0];
     process::kill(pid, 9);
     process::wait_for_death(pid);

@@ -1,9 +1,9 @@
 //! What a scenario works at: a slot, lent for one trial, and means to fill it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{fs, io};
 
 use containerd_client::types::Mount;
 use containerd_client::types::v1::Status;
@@ -223,7 +223,13 @@ impl Bench {
                 if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
             }
         }
-        Ok(())
+        // What one trial keeps counts in no other. A shim that has just ended may have left a
+        // process that still works there.
+        let store = self.slot.folder.join("cryo/store");
+        eventually("the store is removed", || match fs::remove_dir_all(&store) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => None,
+            _ => Some(()),
+        })
     }
 
     fn tidy_namespace(&self, api: &Api) -> Outcome {

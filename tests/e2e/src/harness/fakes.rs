@@ -2,8 +2,9 @@
 //! in the slot's own folder, which comes first in PATH.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::bench::Bench;
-use super::failure::{Failure, Outcome};
+use super::failure::{During, Failure, Outcome, ensure};
 use super::settings::settings;
 use super::slot::BASE;
 use super::wait::eventually;
@@ -142,10 +143,20 @@ fn install(bench: &Bench, program: &str, script: &str) -> Outcome<PathBuf> {
     let path = bench.slot.folder.join("bin").join(program);
     // Written aside first: a caller must find a whole program or none.
     let aside = path.with_extension("new");
-    fs::write(&aside, script)?;
-    fs::set_permissions(&aside, fs::Permissions::from_mode(0o755))?;
+    write_program(&aside, script)?;
     fs::rename(&aside, &path)?;
     Ok(path)
+}
+
+/// By a process of its own: what another trial starts in the moment in which we had the file
+/// open would hold it open, too, and nobody could execute it until then.
+pub(crate) fn write_program(path: &Path, script: &str) -> Outcome {
+    let mut install = Command::new("install");
+    install.args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped());
+    let mut process = install.spawn().during(|| "install".into())?;
+    process.stdin.take().expect("it is piped").write_all(script.as_bytes())?;
+    ensure!(process.wait()?.success(), "{} can't be written", path.display());
+    Ok(())
 }
 
 /// Notes the arguments of each call in a file, and changes nothing.

@@ -41,7 +41,7 @@ pub(crate) use ctr::ctr;
 pub(crate) use docker::{Attached, Container, Docker, IMAGE as DOCKER_IMAGE};
 pub(crate) use door::Door;
 pub(crate) use failure::{During, Failure, Outcome, ensure, ensure_eq};
-pub(crate) use fakes::{Gate, Victim, fake, record_calls, record_runtime_calls};
+pub(crate) use fakes::{Gate, Victim, fake, record_calls, record_runtime_calls, write_program};
 pub(crate) use kube::{ContainerPlan, Kubelet, Pod, PodContainer, cri};
 pub(crate) use matrix::{
     Combination, Runtime, Scenario, Skip, Stream, docker_scenario, kube_scenario, scenario,
@@ -51,4 +51,4 @@ pub(crate) use pipes::Kind;
 pub(crate) use settings::{Settings, Shim, Version, read as read_settings, settings};
 pub(crate) use shim::{Refusal, ShimSocket, TaskVersion, bundle_of};
 pub(crate) use task::{AT_ONCE, Checkpoint, KILL, TERM, Task, USR1, network_namespace_of};
-pub(crate) use wait::{PATIENCE, eventually, eventually_within, holds_for, patient};
+pub(crate) use wait::{PATIENCE, at_every_moment, eventually, eventually_within, holds_for, patient};

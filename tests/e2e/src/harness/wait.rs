@@ -37,7 +37,24 @@ pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> Outc
 pub(crate) fn eventually_within<T>(
     patience: Duration,
     what: &str,
+    look: impl FnMut() -> Option<T>,
+) -> Outcome<T> {
+    // Many a look starts a program, and there are other trials.
+    wait(patience, what, look, |waited| (waited / 5).clamp(BETWEEN_LOOKS, LONGEST_BETWEEN_LOOKS))
+}
+
+/// The same for what doesn't stay so for long.
+#[track_caller]
+pub(crate) fn at_every_moment<T>(what: &str, look: impl FnMut() -> Option<T>) -> Outcome<T> {
+    wait(PATIENCE, what, look, |_| Duration::from_millis(1))
+}
+
+#[track_caller]
+fn wait<T>(
+    patience: Duration,
+    what: &str,
     mut look: impl FnMut() -> Option<T>,
+    pause: impl Fn(Duration) -> Duration,
 ) -> Outcome<T> {
     let begun = Instant::now();
     loop {
@@ -48,8 +65,7 @@ pub(crate) fn eventually_within<T>(
         if waited >= patient(patience) {
             return Err(Failure::new(format!("not within {:?}: {what}", patient(patience))));
         }
-        // Many a look starts a program, and there are other trials.
-        std::thread::sleep((waited / 5).clamp(BETWEEN_LOOKS, LONGEST_BETWEEN_LOOKS));
+        std::thread::sleep(pause(waited));
     }
 }
 

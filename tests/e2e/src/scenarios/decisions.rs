@@ -38,9 +38,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(after_a_failed_checkpoint_the_next_may_succeed).fifo_only(),
         scenario!(a_failed_checkpoint_names_cause_log_and_remedy)
             .cryo_only("the stock shim's error says type NOTIFY errno 0"),
-        scenario!(a_stopped_task_is_checkpointed_or_refused_at_once).fifo_only().cryo_only(hangs),
-        scenario!(a_traced_task_is_refused_at_once).fifo_only().cryo_only(hangs),
-        scenario!(a_task_that_never_gets_to_its_program_is_refused_soon).fifo_only().cryo_only(hangs),
+        scenario!(a_stopped_task_is_checkpointed_or_refused_at_once).fifo_only().alone().cryo_only(hangs),
+        scenario!(a_traced_task_is_refused_at_once).fifo_only().alone().cryo_only(hangs),
+        scenario!(a_task_that_never_gets_to_its_program_is_refused_soon).fifo_only().alone().cryo_only(hangs),
         scenario!(a_failed_checkpoint_leaves_no_image)
             .fifo_only()
             .cryo_only("the stock shim leaves a part of one"),

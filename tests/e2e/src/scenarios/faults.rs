@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use crate::harness::*;
 
@@ -237,14 +236,10 @@ fn a_criu_killed_in_the_middle_of_a_dump_lets_the_task_go_on(bench: &Bench) -> O
     let answer = criu.killed_during(
         || checkpoint(bench, &task, &image),
         || {
-            let end = Instant::now() + Duration::from_secs(30);
-            let writes = || cgroup::tree(&image).iter().any(|folder| folder.join("pages-1.img").exists());
-            while !writes() {
-                ensure!(Instant::now() < end, "CRIU wasn't seen to write");
-                // No longer: it writes for a tenth of a second.
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Ok(())
+            // It writes for a tenth of a second.
+            at_every_moment("CRIU writes", || {
+                cgroup::tree(&image).iter().any(|folder| folder.join("pages-1.img").exists()).then_some(())
+            })
         },
     )??;
     let text = answer.err().ok_or_else(|| Failure::new("the checkpoint was to fail"))?;
@@ -276,10 +271,10 @@ fn a_runtime_that_hangs_at_a_checkpoint_is_given_up(bench: &Bench) -> Outcome {
 }
 
 fn a_criu_that_hangs_at_a_restore_is_given_up(bench: &Bench) -> Outcome {
-    let task = bench.guest(&["count"]).annotation(cryo::TIMEOUT_ANNOTATION, "2s").start()?;
+    let task = bench.run(&["count"])?;
     let image = task.end_as_image()?;
     let gate = Gate::before_criu(bench)?;
-    let again = task.again_from(&image).create()?;
+    let again = task.again_from(&image).annotation(cryo::TIMEOUT_ANNOTATION, "2s").create()?;
     let text = refused(again.start(), &[])?;
     ensure!(text.contains("2s") || text.contains("2 s"), "the deadline isn't named: {text}");
     gate.open()?;

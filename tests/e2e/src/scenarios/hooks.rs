@@ -12,7 +12,7 @@ const NOTE: &str = r#"state=$(cat)
 status=$(echo "$state" | sed 's/.*"status":"\([a-z]*\)".*/\1/')
 pid=$(echo "$state" | sed -n 's/.*"pid":\([0-9]*\).*/\1/p')
 is=nobody
-[ -z "$pid" ] || is=$(sed 's/.*) \(.\).*/\1/' "/proc/$pid/stat")
+[ -z "$pid" ] || while is=$(sed 's/.*) \(.\).*/\1/' "/proc/$pid/stat"); [ "$is" = R ]; do :; done
 image=no
 [ ! -e "$CRYO_IMAGE/inventory.img" ] || image=yes
 echo "$1 $CRYO_STAGE $status $pid $is image:$image $MOOD""#;

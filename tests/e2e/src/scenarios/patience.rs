@@ -16,8 +16,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(questions_are_answered_at_once_during_a_dump).alone(),
         scenario!(questions_are_answered_at_once_during_the_dump_of_a_big_heap).alone(),
         scenario!(questions_are_answered_at_once_during_a_restore).alone(),
-        scenario!(a_kill_during_a_dump_ends_the_task),
-        scenario!(a_kill_during_a_restore_ends_the_task),
+        scenario!(a_kill_during_a_dump_ends_the_task).alone(),
+        scenario!(a_kill_during_a_restore_ends_the_task).alone(),
         scenario!(an_exec_during_a_dump_is_refused_or_waits),
     ];
     let agreed = vec![

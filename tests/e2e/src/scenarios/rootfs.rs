@@ -348,8 +348,7 @@ fn files_that_have_no_room_are_named_and_the_container_runs_on(bench: &Bench) ->
     // What is only found out when it is full.
     bench.shell("mount -o remount,size=60m $1", &[&small])?;
     let fill = bench.fresh_folder("hook")?.join("fill");
-    fs::write(&fill, format!("#!/bin/sh\nhead -c 25000000 /dev/zero >{}/other\n", small.display()))?;
-    bench.shell("chmod +x $1", &[&fill])?;
+    write_program(&fill, &format!("#!/bin/sh\nhead -c 25000000 /dev/zero >{}/other\n", small.display()))?;
     bench.set_node_file(&format!(
         "[hooks.fill]\npath = {fill:?}\nstages = [\"post-dump\"]\n[defaults]\nhooks = \"fill\"\n"
     ))?;

@@ -135,7 +135,7 @@ fn shim_dies_while_pages_are_written(bench: &Bench) -> Outcome<(Task<'_>, std::p
     let checkpoint = Checkpoint::into_folder(&image).work_folder(&bench.fresh_folder("criu")?);
     thread::scope(|scope| -> Outcome {
         scope.spawn(|| task.checkpoint(&checkpoint));
-        let writing = eventually("CRIU writes", || {
+        let writing = at_every_moment("CRIU writes", || {
             let staged = cgroup::tree(&image).into_iter().map(|folder| folder.join("pages-1.img"));
             staged.chain([image.with_extension("partial")]).find(|path| path.exists())
         });

@@ -155,6 +155,8 @@ fn spawning() -> io::Result<Check> {
         });
         loop {
             spawn_through_gate()?;
+            // Long enough to be seen at it on a machine that is busy.
+            std::thread::sleep(Duration::from_millis(8));
         }
     })?;
     until(|| state(child) == Some('D'))?;

@@ -32,7 +32,8 @@ pub(super) const KINDS: &[Kind] = &[
     ("packet", |_| socket(libc::AF_PACKET, libc::SOCK_RAW, 0x0300)),
     ("netlink-route", |_| netlink(libc::NETLINK_ROUTE, 1, false)),
     ("netlink-generic", |_| netlink(libc::NETLINK_GENERIC, 0, false)),
-    ("netlink-devices", |_| netlink(libc::NETLINK_KOBJECT_UEVENT, 1, false)),
+    // udev's group: the kernel's own is told of devices of the whole machine.
+    ("netlink-devices", |_| netlink(libc::NETLINK_KOBJECT_UEVENT, 2, false)),
     ("netlink-unread", |_| netlink(libc::NETLINK_ROUTE, 1, true)),
     ("tcp6-listener", |_| tcp6_listener()),
     ("tcp-bound", |_| tcp_bound()),

@@ -70,13 +70,16 @@ impl Attached {
         *self.stdin.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Waits for its end, and tells its exit status.
+    /// Waits for its end and all it says, and tells its exit status.
     #[track_caller]
     pub(crate) fn wait(&self) -> Outcome<i32> {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = eventually("docker ends", || process.try_wait().ok().flatten());
         let ended =
             ended.map_err(|_| Failure::new(format!("docker hangs after {:?}", self.output.text())))?;
+        if let Some(errors) = &self.errors {
+            errors.wait_for_end()?;
+        }
         Ok(ended.code().unwrap_or(-1))
     }
 

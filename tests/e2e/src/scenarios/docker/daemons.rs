@@ -186,6 +186,8 @@ fn dockerd_may_be_killed_during_a_restore(docker: &Docker<'_>) -> Outcome {
     // Whichever shim serves it: a task that started unseen runs without Docker's knowing, and
     // `docker start` takes its end for its successor's. So it has to end before.
     let tasks = docker.bench.api().in_namespace("moby");
+    let is_over = || tasks.state(&container.id, "").map_or(true, |task| task.status() != Status::Created);
+    eventually("the restore is over", || is_over().then_some(()))?;
     if tasks.kill(&container.id, "", Signal::SIGKILL as u32, true).is_ok() {
         eventually("the forgotten task is gone", || tasks.state(&container.id, "").is_err().then_some(()))?;
     }

@@ -165,7 +165,8 @@ fn running_out_of_memory_in_a_child_is_not_the_end(kubelet: Kubelet<'_>) -> Outc
     let pod = kubelet.pod()?;
     let plan = pod.container(&["/bin/guest", "idle"]);
     let container = plan.resources(|wanted| wanted.memory_limit_in_bytes = 32 * MIB as i64).start()?;
-    let greedy = "guest oom & sleep 0.3; kill -USR1 $!; wait $!; echo $?";
+    let greedy = "guest oom >/said & until grep -q ready /said; do sleep 0.1; done
+        kill -USR1 $!; wait $!; code=$?; cat /said; echo $code";
     ensure_eq!(container.shell(&format!("set +e; {greedy}"))?, "ready\n137\n", "the child's end");
     ensure_eq!(container.state()?, cri::ContainerState::ContainerRunning, "the container's state");
     container.stop(0)?;

@@ -21,6 +21,8 @@ fn lines_are_logged_with_time_and_stream(kubelet: Kubelet<'_>) -> Outcome {
     let pod = kubelet.pod()?;
     let container = script(&pod, "echo one; echo; echo two >&2; echo 'with  spaces '").start()?;
     container.wait()?;
+    container.wait_for_line("with  spaces ")?;
+    container.wait_for_line("two")?;
     let log = container.log()?;
     let mut out: Vec<_> = log.iter().filter(|entry| entry.stream == "stdout").collect();
     ensure_eq!(out.iter().map(|one| &*one.text).collect::<Vec<_>>(), ["one", "", "with  spaces "], "stdout");
@@ -36,6 +38,7 @@ fn long_lines_are_logged_in_parts(kubelet: Kubelet<'_>) -> Outcome {
     let pod = kubelet.pod()?;
     let container = script(&pod, "head -c 40000 /dev/zero | tr '\\0' x; echo; echo short").start()?;
     container.wait()?;
+    container.wait_for_line("short")?;
     let log = container.log()?;
     ensure!(log.len() > 3 && log[0].is_part, "{} entries", log.len());
     let whole: String = log.iter().map(|entry| entry.text.as_str()).collect();
@@ -57,18 +60,20 @@ fn a_line_without_an_end_is_logged_at_the_end(kubelet: Kubelet<'_>) -> Outcome {
 fn a_log_is_rotated_without_loss(kubelet: Kubelet<'_>) -> Outcome {
     let pod = kubelet.pod()?;
     let container = pod.container(&["/bin/guest", "count", "--interval-ms", "2"]).start()?;
-    let mut whole = String::new();
+    let mut files = Vec::new();
     for round in 0..3 {
         container.wait_for_counting(20)?;
         let rotated = container.log_file().with_extension(format!("{round}"));
         fs::rename(container.log_file(), &rotated)?;
         let request = cri::ReopenContainerLogRequest { container_id: container.id.clone() };
         kube::call(kubelet.cri().runtime().reopen_container_log(request))?;
-        whole += &fs::read_to_string(rotated)?;
+        files.push(rotated);
     }
     container.wait_for_counting(20)?;
     container.stop(0)?;
-    whole += &fs::read_to_string(container.log_file())?;
+    files.push(container.log_file());
+    // Not before: what containerd had in hand goes to the old file when the new one is open.
+    let whole = files.iter().map(fs::read_to_string).collect::<Result<String, _>>()?;
     let lines: Vec<_> = kube::entries(&whole)?.into_iter().map(|entry| entry.text).collect();
     ensure_eq!(*counted(&(lines.join("\n") + "\n"))?.start(), 1, "the first number");
     pod.end()
@@ -78,6 +83,7 @@ fn a_terminals_output_is_logged(kubelet: Kubelet<'_>) -> Outcome {
     let pod = kubelet.pod()?;
     let container = script(&pod, "tty; echo err >&2").terminal().start()?;
     container.wait()?;
+    container.wait_for_line("err")?;
     let log = container.log()?;
     ensure!(log.iter().all(|entry| entry.stream == "stdout"), "{log:?}");
     let text: Vec<_> = log.iter().map(|entry| entry.text.trim_end()).collect();
@@ -89,6 +95,7 @@ fn all_of_a_burst_is_logged(kubelet: Kubelet<'_>) -> Outcome {
     let pod = kubelet.pod()?;
     let container = script(&pod, "seq 1 50000").start()?;
     container.wait()?;
+    container.wait_for_line("50000")?;
     ensure_eq!(container.counted()?, 1..=50000, "the numbers");
     pod.end()
 }

@@ -1,8 +1,8 @@
 //! Another version of our shim while pods run: upwards, and back.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -45,8 +45,9 @@ impl Installed {
     /// As package managers do it: a new file takes the old one's name.
     fn install(&self, program: &Path) -> Outcome {
         let aside = self.0.with_extension("new");
-        fs::copy(program, &aside)?;
-        fs::set_permissions(&aside, fs::Permissions::from_mode(0o755))?;
+        // By another process, for the reason of `write_program`.
+        let installed = Command::new("install").args(["-m", "755"]).args([program, &aside]).status()?;
+        ensure!(installed.success(), "{} can't be copied", program.display());
         Ok(fs::rename(aside, &self.0)?)
     }
 
