@@ -107,9 +107,7 @@ impl Store {
 
     /// One that was there before: if it was removed or unmounted meanwhile, it isn't made anew.
     pub fn open_again(root: &Path) -> Result<Store, Error> {
-        let store = Store { root: root.to_owned(), copies: Vec::new() };
-        store.check_owner()?;
-        if store.version()?.is_none() {
+        if !root.join(VERSION_FILE).try_exists().map_err(Error::at(root))? {
             return Err(Error::at(root)(io::ErrorKind::NotFound.into()));
         }
         Store::open(root)

@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -15,9 +14,6 @@ use crate::harness::*;
 const RECIPE: &str = "pages-1.img.recipe";
 /// An empty one of 256 MiB, by `mkfs.btrfs --mixed -m single -d single`, which test hosts lack.
 const BTRFS: &[u8] = include_bytes!("../../../data/btrfs.img.zst");
-
-/// Nobody waits for it, so it gives way to whatever else runs here.
-const WHEN_OTHERS_ARE_IDLE: Duration = Duration::from_secs(120);
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let ours = "the stock shim has no store";
@@ -94,9 +90,7 @@ fn older_checkpoints_are_packed_by_themselves(docker: &Docker<'_>) -> Outcome {
     container.copy("one")?;
     let one = entries(&container)?.remove(0);
     container.checkpoint("two")?;
-    eventually_within(WHEN_OTHERS_ARE_IDLE, "the first one is packed", || {
-        (!one.join("pages-1.img").exists()).then_some(())
-    })?;
+    eventually("the first one is packed", || (!one.join("pages-1.img").exists()).then_some(()))?;
     ensure!(one.join(RECIPE).exists(), "its memory is gone");
     starts(&container, "one", 1)?;
     starts(&container, "two", 2)?;
@@ -197,9 +191,7 @@ fn share_in(docker: &Docker<'_>, store: &Path) -> Outcome {
         container.copy(checkpoint)?;
     }
     let most = one * 3 / 2;
-    eventually_within(WHEN_OTHERS_ARE_IDLE, "three take about as much as one", || {
-        used().is_ok_and(|used| used < most).then_some(())
-    })?;
+    eventually("three take about as much as one", || used().is_ok_and(|used| used < most).then_some(()))?;
     let said = cryo(docker, &["store", "verify"])?;
     ensure_eq!(said.matches(": good").count(), 3, "good ones");
     ensure_eq!(docker.bench.shell("ls $1/packs", &[store])?, "", "what is packed");
