@@ -130,6 +130,7 @@ impl<'b> Docker<'b> {
     }
 
     /// While some containers count.
+    #[track_caller]
     pub(crate) fn restart(&self, signal: nix::sys::signal::Signal, counting: &[&Container<'_>]) -> Outcome {
         self.stop(signal)?;
         counting.iter().try_for_each(|container| container.note_what_is_lost())?;

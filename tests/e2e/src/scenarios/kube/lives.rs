@@ -66,7 +66,7 @@ fn a_container_is_started_again_with_a_next_attempt(kubelet: Kubelet<'_>) -> Out
         let ended = container.wait()?;
         ensure_eq!((ended.exit_code, ended.reason.as_str()), (1, "Error"), "of attempt {attempt}");
         container.wait_for_line(&format!("attempt {attempt}"))?;
-        ensure_eq!(container.lines()?.len(), 1, "lines in its log");
+        ensure_eq!(container.lines()?, [format!("attempt {attempt}")], "its log");
         // The kubelet keeps the last one before.
         if let Some(last) = last.replace(container) {
             last.remove()?;
